@@ -1,0 +1,44 @@
+"""The two openings through which a feed touches the world. Live use fills them with libraries, simulation with memory."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Socket(Protocol):
+    """A connected WebSocket, reduced to what a session needs."""
+
+    async def receive(self) -> list[bytes]:
+        """All frames that have arrived, oldest first, at least one; waits for the first.
+
+        Raises:
+            ConnectionLost: the other side closed or the line broke; frames that came before are delivered first.
+        """
+        ...
+
+    def send(self, payload: bytes) -> None:
+        """Queue one text frame. Sending on a lost connection is silently useless; ``receive`` reports the loss."""
+        ...
+
+    async def close(self) -> None:
+        """Say good-bye and free the socket. Never raises, also when called twice."""
+        ...
+
+
+#: Opens a socket; raises ConnectionFailed.
+Dial = Callable[[str], Awaitable[Socket]]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What came back for a GET; header names are lower case."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Gets an address with query parameters; raises RequestFailed when no answer came.
+HttpGet = Callable[[str, Mapping[str, str | int]], Awaitable[HttpAnswer]]
