@@ -1,4 +1,4 @@
-"""The two openings through which a feed touches the world. Live use fills them with libraries, simulation with memory."""
+"""The two openings through which a feed touches the world: libraries fill them live, memory in simulation."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""perpwatch: watches every perpetual futures contract of an exchange at once."""

@@ -1,0 +1,609 @@
+"""Pushes become candles, and minutes become longer candles.
+
+The exchange never says that a candle is closed. A minute is closed here when its own source has delivered everything
+up to :data:`SETTLE_MS` past the minute's end (the *watermark*, see :class:`~perpwatch.model.Batch`), so that no local
+clock decides, and reordered or late frames still count. It is then
+
+* ``successor``: traded, and a push of a later minute has come;
+* ``clock``: traded, and the exchange's clock, as proven by the source's later frames, has passed its end;
+* quiet: no push, and the :class:`~perpwatch.market.referee.Referee` saw no trade; drawn flat at the previous close;
+* missing: the stream was not good throughout and no push came after it was back (each push carries the whole candle, so
+  one push after a gap makes the minute whole again). Nothing is invented for it.
+
+Longer candles are rolled up from the minutes alone and count the minutes they miss.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from perpwatch.market.ledger import Ledger, Span
+from perpwatch.market.referee import PATIENCE_MS, TICKER_LAG_MS, Referee
+from perpwatch.model import (
+    ANALYSED_TIMEFRAMES,
+    MINUTE_MS,
+    Candle,
+    CandleHistory,
+    CandleUpdate,
+    Contract,
+    Finality,
+    Gap,
+    Kind,
+    RunningCandle,
+    StreamUp,
+    Tickers,
+    Timeframe,
+    Trust,
+)
+
+#: How long past its end a minute waits for late pushes. Pushes follow trades within a fraction of a second.
+SETTLE_MS = 2_000
+#: A push for a minute that is already closed still corrects it within this time.
+CORRECTION_MS = 10_000
+#: A push may name a minute that starts this far ahead of the frame's own time (clocks of two machines of the exchange).
+AHEAD_MS = 5_000
+#: Closed minutes kept per symbol: the longest analysed timeframe twice, so that a repair can redo the last one.
+KEPT_MINUTES = 120
+
+#: Good from a time that never comes: the stream is down.
+_DOWN = 1 << 62
+#: Wakes on every push.
+_ALWAYS = -1.0
+
+_MIN1 = Timeframe.Min1
+_ROLLED_UP = tuple(timeframe for timeframe in ANALYSED_TIMEFRAMES if timeframe is not _MIN1)
+
+
+def roll_up(minutes: Sequence[Candle], timeframe: Timeframe) -> Candle:
+    """The longer candle that these Min1 candles of one bucket make, oldest first.
+
+    Minutes of the bucket that are not among them count as missing. Sums run oldest first, so that the result is the
+    same to the bit whenever it is computed.
+    """
+    first, last = minutes[0], minutes[-1]
+    open_time_ms = first.open_time_ms - first.open_time_ms % timeframe.milliseconds
+    contracts = base_volume = turnover = 0.0
+    high, low = first.high, first.low
+    real_open = real_high = real_low = real_close = None
+    for minute in minutes:
+        contracts += minute.contracts
+        base_volume += minute.base_volume
+        turnover += minute.turnover
+        high = max(high, minute.high)
+        low = min(low, minute.low)
+        if minute.real_open is not None:
+            real_open = minute.real_open if real_open is None else real_open
+        if minute.real_high is not None:
+            real_high = minute.real_high if real_high is None else max(real_high, minute.real_high)
+        if minute.real_low is not None:
+            real_low = minute.real_low if real_low is None else min(real_low, minute.real_low)
+        if minute.real_close is not None:
+            real_close = minute.real_close
+    is_open = last.finality is Finality.OPEN
+    expected = ((last.open_time_ms - open_time_ms) // MINUTE_MS + 1) if is_open else timeframe.minutes
+    missing = expected - len(minutes) + sum(minute.missing_minutes for minute in minutes)
+    return Candle(
+        symbol=first.symbol,
+        timeframe=timeframe,
+        open_time_ms=open_time_ms,
+        open=first.open,
+        high=high,
+        low=low,
+        close=last.close,
+        contracts=contracts,
+        base_volume=base_volume,
+        turnover=turnover,
+        finality=last.finality,
+        trust=Trust.UNKNOWN if missing else _weakest(minutes),
+        real_open=real_open,
+        real_high=real_high,
+        real_low=real_low,
+        real_close=real_close,
+        is_synthetic=all(minute.is_synthetic for minute in minutes),
+        missing_minutes=missing,
+    )
+
+
+def roll_up_all(minutes: Sequence[Candle], timeframe: Timeframe, *, until_ms: int) -> list[Candle]:
+    """Longer candles of a whole history of Min1 candles; buckets that end after ``until_ms`` are left out."""
+    if timeframe is _MIN1:
+        return [minute for minute in minutes if minute.close_time_ms <= until_ms]
+    length = timeframe.milliseconds
+    candles: list[Candle] = []
+    start = 0
+    while start < len(minutes):
+        bucket = minutes[start].open_time_ms // length
+        end = start
+        while end < len(minutes) and minutes[end].open_time_ms // length == bucket:
+            end += 1
+        if (bucket + 1) * length <= until_ms:
+            candles.append(roll_up(minutes[start:end], timeframe))
+        start = end
+    return candles
+
+
+def with_quiet_minutes(history: CandleHistory, until_ms: int) -> list[Candle]:
+    """The minutes of a history without holes: those the exchange left out had no trade and are drawn flat.
+
+    Minutes before the first row are left out (there is no price to draw them at), and so is all that ends after
+    ``until_ms``, which cuts the running candle.
+    """
+    minutes: list[Candle] = []
+    end_ms = min(history.complete_to_ms, until_ms)
+    for candle in history.candles:
+        if candle.close_time_ms > end_ms:
+            break
+        if minutes:
+            minutes.extend(_flat_between(minutes[-1], candle.open_time_ms))
+        minutes.append(candle)
+    if minutes:
+        minutes.extend(_flat_between(minutes[-1], end_ms - end_ms % MINUTE_MS))
+    return minutes
+
+
+def _flat_between(previous: Candle, end_ms: int) -> Iterable[Candle]:
+    return (
+        flat_candle(previous.symbol, open_time_ms, previous.close, Finality.REST, Trust.VERIFIED)
+        for open_time_ms in range(previous.close_time_ms, end_ms, MINUTE_MS)
+    )
+
+
+def flat_candle(symbol: str, open_time_ms: int, price: float, finality: Finality, trust: Trust) -> Candle:
+    """A minute without trades."""
+    return Candle(
+        symbol=symbol,
+        timeframe=_MIN1,
+        open_time_ms=open_time_ms,
+        open=price,
+        high=price,
+        low=price,
+        close=price,
+        contracts=0.0,
+        base_volume=0.0,
+        turnover=0.0,
+        finality=finality,
+        trust=trust,
+        is_synthetic=True,
+    )
+
+
+#: From most to least worth believing; a longer candle is as trusted as its weakest minute.
+_RANK = (Trust.VERIFIED, Trust.STREAMED, Trust.QUIET, Trust.REPAIRED, Trust.UNKNOWN)
+
+
+def _weakest(minutes: Sequence[Candle]) -> Trust:
+    return max((minute.trust for minute in minutes), key=_RANK.index)
+
+
+@dataclass(slots=True)
+class Series:
+    """The state of one symbol. ``running`` and ``wake_amount`` are read on every push."""
+
+    contract: Contract
+    running: RunningCandle | None = None
+    running_open_s: int = 0
+    last_push_ms: int = 0  # exchange time of the last push, 0 when there was none
+    wake_amount: float = _ALWAYS  # pushes whose amount is lower need no look by a detector
+    source: str = ""
+    good_since_ms: int = _DOWN
+    next_minute_ms: int = 0  # the oldest minute that is not closed; 0 before the stream is up
+    watched_since_ms: int = 0  # the minute in which its stream first came up: what is older is history, not repair
+    settling: list[tuple[RunningCandle, int]] = field(default_factory=list)  # ended, not closed; with last push time
+    minutes: list[Candle] = field(default_factory=list)  # closed, oldest first, gaps left out
+
+    @property
+    def is_up(self) -> bool:
+        return self.good_since_ms != _DOWN
+
+
+@dataclass(slots=True)
+class CandleCounters:
+    """What happened to pushes besides being used; all since start."""
+
+    pushes: int = 0
+    repeated: int = 0  # same minute, same volume
+    shrinking: int = 0  # volume fell within a minute: a reorder or a correction downwards; the larger one is kept
+    late: int = 0  # for a minute that was closed long ago
+    ahead: int = 0  # for a minute that has not begun
+    corrected: int = 0  # closed minutes that a later push or read replaced
+    retracted: int = 0  # closed minutes that turned out to lie in a silent failure
+    unwatched: int = 0  # for symbols or timeframes nobody asked for
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a step of the book led to, in the order in which it happened.
+
+    ``closed`` holds Min1 candles and, behind the minute that completes them, the longer ones; a candle may come a
+    second time as a correction. ``lost`` are minutes that are missing or were retracted. ``broken`` are symbols whose
+    candle stream is silent although they trade.
+    """
+
+    closed: list[Candle] = field(default_factory=list)
+    lost: list[Span] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+
+class CandleBook:
+    """All candles of all watched symbols. Synchronous; every time in it is the exchange's."""
+
+    def __init__(self, ledger: Ledger, referee: Referee) -> None:
+        self.series: dict[str, Series] = {}
+        self.counters = CandleCounters()
+        self._ledger = ledger
+        self._referee = referee
+        self._by_source: dict[str, dict[str, Series]] = {}
+        self._closed_until_ms: dict[str, int] = {}  # per source: minutes before this one have been closed
+        self._watermarks_ms: dict[str, int] = {}
+        self._awaiting_witness: dict[str, Series] = {}
+
+    # --- Who is watched ---------------------------------------------------------------------------------------------
+
+    def watch(self, contract: Contract) -> Series:
+        """Begin with a symbol, or take over its changed contract (a new size counts from the next push on)."""
+        series = self.series.get(contract.symbol)
+        if series is None:
+            series = self.series[contract.symbol] = Series(contract)
+        series.contract = contract
+        return series
+
+    def unwatch(self, symbol: str) -> None:
+        series = self.series.pop(symbol, None)
+        if series is not None:
+            self._by_source.get(series.source, {}).pop(symbol, None)
+            self._awaiting_witness.pop(symbol, None)
+            self._referee.forget(symbol)
+            self._ledger.forget(symbol)
+
+    # --- Pushes -----------------------------------------------------------------------------------------------------
+
+    def push(self, update: CandleUpdate, outcome: Outcome) -> Series | None:
+        """Take a push; returns the series when a detector should look at its running candle.
+
+        That is on the first push of a minute and on every one whose amount reaches ``wake_amount``.
+        """
+        candle = update.candle
+        series = self.series.get(candle.symbol)
+        if series is None or candle.timeframe is not _MIN1:
+            self.counters.unwatched += 1
+            return None
+        self.counters.pushes += 1
+        if candle.open_time_s == series.running_open_s:
+            running = series.running
+            assert running is not None
+            if candle.contracts > running.contracts:
+                series.running = candle
+            elif candle.contracts == running.contracts:
+                self.counters.repeated += 1
+            else:
+                self.counters.shrinking += 1
+                return None
+            if update.event_time_ms > series.last_push_ms:
+                series.last_push_ms = update.event_time_ms
+            return series if candle.amount >= series.wake_amount else None
+        return self._other_minute(series, update, outcome)
+
+    def _other_minute(self, series: Series, update: CandleUpdate, outcome: Outcome) -> Series | None:
+        candle, event_time_ms = update.candle, update.event_time_ms
+        open_time_ms = candle.open_time_s * 1_000
+        if open_time_ms % MINUTE_MS or open_time_ms > event_time_ms + AHEAD_MS:
+            self.counters.ahead += 1
+            return None
+        if candle.open_time_s < series.running_open_s:
+            self._late(series, candle, event_time_ms, outcome)
+            return None
+        if not series.is_up:
+            series.good_since_ms = event_time_ms  # a topic that was silently broken speaks again
+        if series.running is not None:
+            series.settling.append((series.running, series.last_push_ms))
+        elif series.settling and series.settling[-1][0].open_time_s == candle.open_time_s:
+            series.settling.pop()  # interrupted by a gap, and whole again
+        series.running, series.running_open_s = candle, candle.open_time_s
+        series.last_push_ms = max(series.last_push_ms, event_time_ms)
+        return series
+
+    def _late(self, series: Series, candle: RunningCandle, event_time_ms: int, outcome: Outcome) -> None:
+        for index, (ended, pushed_ms) in enumerate(series.settling):
+            if ended.open_time_s == candle.open_time_s:
+                if candle.contracts >= ended.contracts:
+                    series.settling[index] = (candle, max(pushed_ms, event_time_ms))
+                else:
+                    self.counters.shrinking += 1
+                return
+        open_time_ms = candle.open_time_s * 1_000
+        if open_time_ms >= series.next_minute_ms > 0:
+            # A minute that ended without any push so far: its only frame was overtaken by one of the next minute.
+            bisect.insort(series.settling, (candle, event_time_ms), key=lambda item: item[0].open_time_s)
+            return
+        known = self._find(series, open_time_ms)
+        if known is None or event_time_ms > open_time_ms + MINUTE_MS + SETTLE_MS + CORRECTION_MS:
+            self.counters.late += 1
+        elif candle.contracts > known.contracts:
+            self.counters.corrected += 1
+            self._add(series, self._final(series, candle, Finality.SUCCESSOR, Trust.STREAMED), outcome)
+        else:
+            self.counters.repeated += 1
+
+    # --- Continuity -------------------------------------------------------------------------------------------------
+
+    def stream_up(self, event: StreamUp) -> None:
+        """A candle stream is delivered by a source from this time on; it may have been good on another before."""
+        series = self.series.get(event.stream.symbol)
+        if series is None:
+            return
+        if series.source != event.source:
+            self._by_source.get(series.source, {}).pop(event.stream.symbol, None)
+            self._by_source.setdefault(event.source, {})[event.stream.symbol] = series
+            series.source = event.source
+        if not series.is_up:
+            series.good_since_ms = event.event_time_ms
+        minute_ms = event.event_time_ms - event.event_time_ms % MINUTE_MS
+        if series.next_minute_ms == 0:
+            series.next_minute_ms = series.watched_since_ms = minute_ms
+        # The source may already have passed minutes that this symbol has not closed (it came from a slower one).
+        closed_ms = self._closed_until_ms.get(event.source)
+        if closed_ms is not None and series.next_minute_ms < closed_ms:
+            self._closed_until_ms[event.source] = series.next_minute_ms
+
+    def gap(self, gap: Gap, outcome: Outcome) -> None:
+        """A stream may have lost data. Ticker gaps blind the referee, candle gaps taint the minutes they touch."""
+        if gap.stream.kind is Kind.TICKERS:
+            self._referee.lose()
+            self._settle_awaiting(outcome)
+            return
+        series = self.series.get(gap.stream.symbol)
+        if gap.stream.kind is not Kind.CANDLES or series is None or series.source != gap.source:
+            return
+        self._taint(series, gap.start_time_ms, gap.end_time_ms, outcome)
+
+    def _taint(self, series: Series, start_ms: int, end_ms: int | None, outcome: Outcome) -> None:
+        series.good_since_ms = _DOWN if end_ms is None else end_ms
+        if series.running is not None:
+            # Set aside, so that the next push is seen to be the first after the gap.
+            series.settling.append((series.running, series.last_push_ms))
+            series.running, series.running_open_s = None, 0
+        # Only now is it known that minutes closed since the start of the silence may have been wrong.
+        first = bisect.bisect_left(series.minutes, start_ms - start_ms % MINUTE_MS, key=_open_time)
+        for minute in series.minutes[first:]:
+            if minute.finality is not Finality.REST:
+                self._ledger.record(minute.symbol, minute.open_time_ms, Trust.UNKNOWN)
+                outcome.lost.append(Span(minute.symbol, minute.open_time_ms, minute.close_time_ms))
+                self.counters.retracted += 1
+        series.minutes[first:] = [minute for minute in series.minutes[first:] if minute.finality is Finality.REST]
+
+    # --- Closing ----------------------------------------------------------------------------------------------------
+
+    def advance(self, source: str, watermark_ms: int, outcome: Outcome) -> None:
+        """Close every minute that ``source`` has fully delivered."""
+        self._watermarks_ms[source] = watermark_ms
+        until_ms = (watermark_ms - SETTLE_MS) // MINUTE_MS * MINUTE_MS
+        if until_ms <= self._closed_until_ms.get(source, 0):
+            return
+        self._closed_until_ms[source] = until_ms
+        for series in self._by_source.get(source, {}).values():
+            self._close(series, until_ms, outcome)
+
+    def hear(self, tickers: Tickers, outcome: Outcome) -> None:
+        """Let the referee listen, then settle what waited for its verdict."""
+        self._referee.hear(tickers)
+        self._settle_awaiting(outcome)
+        self._find_broken(outcome)
+
+    def _settle_awaiting(self, outcome: Outcome) -> None:
+        if not self._awaiting_witness:
+            return
+        waiting, self._awaiting_witness = self._awaiting_witness, {}
+        for series in waiting.values():
+            self._close(series, self._closed_until_ms.get(series.source, 0), outcome)
+
+    def _find_broken(self, outcome: Outcome) -> None:
+        referee = self._referee
+        for symbol, rise_from_ms in list(referee.suspects().items()):
+            series = self.series.get(symbol)
+            if series is None or not series.is_up or series.last_push_ms >= rise_from_ms - TICKER_LAG_MS:
+                referee.acquit(symbol)
+            elif series.good_since_ms > rise_from_ms:
+                referee.acquit(symbol)  # the trade was before the stream came up
+            elif self._watermarks_ms.get(series.source, 0) > rise_from_ms + PATIENCE_MS:
+                referee.acquit(symbol)
+                silent_since_ms = max(series.last_push_ms, series.good_since_ms)
+                self._taint(series, silent_since_ms, None, outcome)
+                outcome.broken.append(symbol)
+
+    def _close(self, series: Series, until_ms: int, outcome: Outcome) -> None:
+        """Close the minutes of one symbol before ``until_ms``, oldest first."""
+        while 0 < series.next_minute_ms < until_ms:
+            open_time_ms = series.next_minute_ms
+            traded, pushed_ms, finality = self._take(series, open_time_ms)
+            was_up = series.good_since_ms <= open_time_ms
+            if traded is not None and (was_up or pushed_ms >= series.good_since_ms):
+                self._close_traded(series, self._final(series, traded, finality, Trust.STREAMED), outcome)
+            elif traded is not None or not was_up:
+                self._miss(series, open_time_ms, outcome)
+            elif not self._close_silent(series, open_time_ms, outcome):
+                self._awaiting_witness[series.contract.symbol] = series
+                return
+            series.next_minute_ms = open_time_ms + MINUTE_MS
+
+    def _close_traded(self, series: Series, minute: Candle, outcome: Outcome) -> None:
+        known = self._find(series, minute.open_time_ms)
+        if known is None or minute.contracts > known.contracts:
+            self._add(series, minute, outcome)
+        elif minute.contracts == known.contracts:
+            self._ledger.record(minute.symbol, minute.open_time_ms, Trust.VERIFIED)  # REST was quicker, and agrees
+
+    def _close_silent(self, series: Series, open_time_ms: int, outcome: Outcome) -> bool:
+        """Close a minute without a push, by the referee's verdict; False while that is still awaited."""
+        symbol, end_ms = series.contract.symbol, open_time_ms + MINUTE_MS
+        if self._find(series, open_time_ms) is not None:
+            return True
+        if not self._referee.can_judge(symbol, open_time_ms):
+            self._miss(series, open_time_ms, outcome)
+            return True
+        if self._referee.as_of_ms < end_ms:
+            return False
+        previous = series.minutes[-1] if series.minutes else None
+        if (
+            previous is not None
+            and previous.close_time_ms == open_time_ms
+            and self._referee.was_quiet(symbol, open_time_ms, end_ms, series.last_push_ms)
+        ):
+            quiet = flat_candle(symbol, open_time_ms, previous.close, Finality.CLOCK, Trust.QUIET)
+            self._add(series, quiet, outcome)
+        else:
+            # Traded unseen, or quiet behind a hole, where nobody knows at which price to draw it.
+            self._miss(series, open_time_ms, outcome)
+        return True
+
+    def _take(self, series: Series, open_time_ms: int) -> tuple[RunningCandle | None, int, Finality]:
+        """The last push of a minute, removed from what is still open, with its time and how it became final."""
+        open_time_s = open_time_ms // 1_000
+        while series.settling:
+            ended, pushed_ms = series.settling[0]
+            if ended.open_time_s > open_time_s:
+                break
+            series.settling.pop(0)
+            if ended.open_time_s == open_time_s:
+                return ended, pushed_ms, Finality.SUCCESSOR
+            self.counters.late += 1
+        if series.running_open_s == open_time_s:
+            return series.running, series.last_push_ms, Finality.CLOCK
+        return None, 0, Finality.CLOCK
+
+    def _miss(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
+        symbol = series.contract.symbol
+        if self._ledger.trust(symbol, open_time_ms) is Trust.UNKNOWN:
+            outcome.lost.append(Span(symbol, open_time_ms, open_time_ms + MINUTE_MS))
+        self._roll_up_ending_with(series, open_time_ms, outcome)
+
+    def _add(self, series: Series, minute: Candle, outcome: Outcome) -> None:
+        """File a closed minute, replacing what was known of it, and roll up what it completes."""
+        position = bisect.bisect_left(series.minutes, minute.open_time_ms, key=_open_time)
+        if position < len(series.minutes) and series.minutes[position].open_time_ms == minute.open_time_ms:
+            series.minutes[position] = minute
+        else:
+            series.minutes.insert(position, minute)
+            if len(series.minutes) > KEPT_MINUTES:
+                del series.minutes[: len(series.minutes) - KEPT_MINUTES]
+        self._ledger.record(minute.symbol, minute.open_time_ms, minute.trust)
+        outcome.closed.append(minute)
+        self._roll_up_ending_with(series, minute.open_time_ms, outcome)
+
+    def _roll_up_ending_with(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
+        end_ms = open_time_ms + MINUTE_MS
+        for timeframe in _ROLLED_UP:
+            length = timeframe.milliseconds
+            bucket_end_ms = -(-end_ms // length) * length
+            # A repaired or corrected minute redoes a bucket that has ended; a new one only completes it.
+            if bucket_end_ms == end_ms or bucket_end_ms <= series.next_minute_ms:
+                minutes = self._between(series, bucket_end_ms - length, bucket_end_ms)
+                if minutes:
+                    outcome.closed.append(roll_up(minutes, timeframe))
+
+    # --- Reading back -----------------------------------------------------------------------------------------------
+
+    def fill(self, history: CandleHistory, until_ms: int, outcome: Outcome) -> list[Candle]:
+        """Take minutes read by REST: fill what is unknown, compare the rest; where REST is short the socket wins.
+
+        Minutes from before the symbol was watched are history and only filed; later ones are repairs and are reported
+        in ``outcome``.
+
+        Args:
+            until_ms: what ends after it is left out, because REST may not have settled yet.
+        Returns:
+            All minutes of the answer, without holes, oldest first.
+        """
+        series = self.series.get(history.symbol)
+        if series is None:
+            return []
+        minutes = with_quiet_minutes(history, until_ms)
+        repairs = bisect.bisect_left(minutes, series.watched_since_ms or _DOWN, key=_open_time)
+        if repairs:
+            self._file_history(series, minutes[:repairs])
+        for minute in minutes[repairs:]:
+            known = self._find(series, minute.open_time_ms)
+            if known is None:
+                self._add(series, msgspec.structs.replace(minute, trust=Trust.REPAIRED), outcome)
+            elif known.contracts == minute.contracts:
+                self._ledger.record(minute.symbol, minute.open_time_ms, Trust.VERIFIED)
+            elif minute.contracts > known.contracts:
+                self.counters.corrected += 1
+                self._add(series, msgspec.structs.replace(minute, trust=Trust.REPAIRED), outcome)
+            # A read that is short of what was pushed trails the socket; an audit will look again.
+        return minutes
+
+    def _file_history(self, series: Series, minutes: list[Candle]) -> None:
+        first_kept = bisect.bisect_right(minutes, minutes[-1].open_time_ms - KEPT_MINUTES * MINUTE_MS, key=_open_time)
+        older = {minute.open_time_ms: minute for minute in minutes[first_kept:]}
+        older.update((minute.open_time_ms, minute) for minute in series.minutes)
+        series.minutes = [older[open_time_ms] for open_time_ms in sorted(older)][-KEPT_MINUTES:]
+        self._ledger.record_range(
+            series.contract.symbol, minutes[0].open_time_ms, minutes[-1].close_time_ms, Trust.VERIFIED
+        )
+
+    # --- Running candles --------------------------------------------------------------------------------------------
+
+    def running_candle(self, series: Series, timeframe: Timeframe) -> Candle:
+        """The candle of ``timeframe`` that is being formed, from its ended minutes and the running one."""
+        assert series.running is not None
+        minute = self._final(series, series.running, Finality.OPEN, Trust.STREAMED)
+        if timeframe is _MIN1:
+            return minute
+        return roll_up([*self._ended_in_bucket(series, timeframe), minute], timeframe)
+
+    def ended_turnover(self, series: Series, timeframe: Timeframe) -> float:
+        """Turnover of the ended minutes in the bucket of ``timeframe`` that the running minute belongs to."""
+        if timeframe is _MIN1:
+            return 0.0
+        return sum(minute.turnover for minute in self._ended_in_bucket(series, timeframe))
+
+    def _ended_in_bucket(self, series: Series, timeframe: Timeframe) -> list[Candle]:
+        open_time_ms = series.running_open_s * 1_000
+        start_ms = open_time_ms - open_time_ms % timeframe.milliseconds
+        ended = self._between(series, start_ms, open_time_ms)
+        for settling, _ in series.settling:
+            if settling.open_time_s * 1_000 >= max(start_ms, series.next_minute_ms):
+                ended.append(self._final(series, settling, Finality.SUCCESSOR, Trust.STREAMED))
+        return ended
+
+    # --- Small things -----------------------------------------------------------------------------------------------
+
+    def _find(self, series: Series, open_time_ms: int) -> Candle | None:
+        position = bisect.bisect_left(series.minutes, open_time_ms, key=_open_time)
+        if position < len(series.minutes) and series.minutes[position].open_time_ms == open_time_ms:
+            return series.minutes[position]
+        return None
+
+    def _between(self, series: Series, start_ms: int, end_ms: int) -> list[Candle]:
+        first = bisect.bisect_left(series.minutes, start_ms, key=_open_time)
+        last = bisect.bisect_left(series.minutes, end_ms, lo=first, key=_open_time)
+        return series.minutes[first:last]
+
+    def _final(self, series: Series, candle: RunningCandle, finality: Finality, trust: Trust) -> Candle:
+        contract = series.contract
+        return Candle(
+            symbol=candle.symbol,
+            timeframe=_MIN1,
+            open_time_ms=candle.open_time_s * 1_000,
+            open=candle.open,
+            high=candle.high,
+            low=candle.low,
+            close=candle.close,
+            contracts=candle.contracts,
+            base_volume=contract.base_volume(candle.contracts, candle.amount),
+            turnover=contract.turnover(candle.contracts, candle.amount),
+            finality=finality,
+            trust=trust,
+            real_open=candle.real_open,
+            real_high=candle.real_high,
+            real_low=candle.real_low,
+            real_close=candle.real_close,
+        )
+
+
+def _open_time(candle: Candle) -> int:
+    return candle.open_time_ms

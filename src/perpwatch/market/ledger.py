@@ -1,0 +1,122 @@
+"""What is known about every (symbol, minute): one byte each, and what should be read back next.
+
+A minute nobody has spoken about is unknown; it never has to be written down as such. The ledger is a ring per symbol,
+so that 1,061 symbols over two days take 3 MB and an old minute gives way to a new one by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from perpwatch.model import MINUTE_MS, Trust
+
+DEFAULT_MINUTES = 2_880
+
+_CODE = {Trust.UNKNOWN: 0, Trust.STREAMED: 1, Trust.VERIFIED: 2, Trust.REPAIRED: 3, Trust.QUIET: 4}
+_TRUST = tuple(_CODE)
+_UNKNOWN = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Minutes of one symbol, from ``start_ms`` (inclusive) to ``end_ms`` (exclusive)."""
+
+    symbol: str
+    start_ms: int
+    end_ms: int
+
+    @property
+    def minutes(self) -> int:
+        return (self.end_ms - self.start_ms) // MINUTE_MS
+
+
+class Ledger:
+    """Trust of every minute of every symbol within the last ``minutes`` minutes."""
+
+    def __init__(self, minutes: int = DEFAULT_MINUTES) -> None:
+        if minutes < 1:
+            raise ValueError(f"a ledger needs at least one minute, not {minutes}")
+        self.minutes = minutes
+        self._rings: dict[str, _Ring] = {}
+
+    def record(self, symbol: str, open_time_ms: int, trust: Trust) -> None:
+        """Write down what is known about a minute. Minutes that have left the ring are ignored."""
+        ring = self._rings.get(symbol)
+        if ring is None:
+            ring = self._rings[symbol] = _Ring(self.minutes)
+        ring.write(open_time_ms // MINUTE_MS, _CODE[trust])
+
+    def record_range(self, symbol: str, start_ms: int, end_ms: int, trust: Trust) -> None:
+        """Write down the same for every minute that opens within the window."""
+        for open_time_ms in range(start_ms, end_ms, MINUTE_MS):
+            self.record(symbol, open_time_ms, trust)
+
+    def trust(self, symbol: str, open_time_ms: int) -> Trust:
+        ring = self._rings.get(symbol)
+        return _TRUST[ring.read(open_time_ms // MINUTE_MS)] if ring else Trust.UNKNOWN
+
+    def unknown(self, symbol: str, start_ms: int, end_ms: int) -> Iterator[Span]:
+        """Unknown stretches that open within the window, oldest first."""
+        first, last = start_ms // MINUTE_MS, end_ms // MINUTE_MS
+        ring = self._rings.get(symbol)
+        if ring is None:
+            if last > first:
+                yield Span(symbol, first * MINUTE_MS, last * MINUTE_MS)
+            return
+        start: int | None = None
+        for minute in range(first, last):
+            if ring.read(minute) == _UNKNOWN:
+                start = minute if start is None else start
+            elif start is not None:
+                yield Span(symbol, start * MINUTE_MS, minute * MINUTE_MS)
+                start = None
+        if start is not None:
+            yield Span(symbol, start * MINUTE_MS, last * MINUTE_MS)
+
+    def counts(self, symbols: Iterable[str], start_ms: int, end_ms: int) -> dict[Trust, int]:
+        """How many minutes of these symbols that open within the window are in each state."""
+        totals = dict.fromkeys(Trust, 0)
+        first, last = start_ms // MINUTE_MS, end_ms // MINUTE_MS
+        for symbol in symbols:
+            ring = self._rings.get(symbol)
+            if ring is None:
+                totals[Trust.UNKNOWN] += max(0, last - first)
+                continue
+            codes = ring.slice(first, last)
+            for trust, code in _CODE.items():
+                totals[trust] += codes.count(code)
+        return totals
+
+    def forget(self, symbol: str) -> None:
+        self._rings.pop(symbol, None)
+
+
+class _Ring:
+    """The newest ``size`` minutes as bytes; the cell of a minute is its number modulo the size."""
+
+    __slots__ = ("_cells", "_newest", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._cells = bytearray(size)
+        self._newest = -1
+
+    def write(self, minute: int, code: int) -> None:
+        newest, size = self._newest, self._size
+        if minute > newest:
+            if newest >= 0:
+                for skipped in range(max(newest + 1, minute - size + 1), minute):
+                    self._cells[skipped % size] = _UNKNOWN
+            self._newest = minute
+        elif minute <= newest - size:
+            return
+        self._cells[minute % size] = code
+
+    def read(self, minute: int) -> int:
+        if minute > self._newest or minute <= self._newest - self._size:
+            return _UNKNOWN
+        return self._cells[minute % self._size]
+
+    def slice(self, first: int, last: int) -> bytes:
+        return bytes(self.read(minute) for minute in range(first, last))
