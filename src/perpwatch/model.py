@@ -273,6 +273,7 @@ class Tickers(msgspec.Struct, frozen=True, gc=False):
 
     tickers: Sequence[Ticker]
     event_time_ms: int
+    unreadable_rows: int = 0  # left out because they made no sense; the rest of the market is worth keeping
 
 
 class Trades(msgspec.Struct, frozen=True, gc=False):

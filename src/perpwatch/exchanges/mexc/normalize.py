@@ -1,0 +1,218 @@
+"""The exchange's shapes into the program's words, where the two differ.
+
+Pure arithmetic and renaming. Nothing is skipped: what cannot be turned into a word is a ProtocolError of the caller's
+frame, raised here as :class:`Unreadable` because only the caller has the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from perpwatch.exchanges.mexc.limits import FULL_ANSWER_ROWS, MAX_CANDLES_PER_REQUEST
+from perpwatch.exchanges.mexc.messages import (
+    EARLIEST_S,
+    LATEST_S,
+    Book,
+    BookSnapshot,
+    ContractRecord,
+    Deal,
+    FairPrice,
+    Funding,
+    IndexPrice,
+    KlineColumns,
+    PushContract,
+    PushDepth,
+    PushDepthFull,
+    PushDepthStep,
+    PushEventContract,
+    PushFairPrice,
+    PushFundingRate,
+    PushIndexPrice,
+    PushTicker,
+    RawPush,
+)
+from perpwatch.model import (
+    Candle,
+    CandleHistory,
+    Contract,
+    ContractUpdate,
+    Depth,
+    Event,
+    EventContractUpdate,
+    Finality,
+    FundingRate,
+    Kind,
+    ReferencePrice,
+    Tickers,
+    Timeframe,
+    Trades,
+    Trust,
+)
+
+ZONE_PREFIX = "mc-trade-zone-"
+
+
+class Unreadable(ValueError):
+    """An answer contradicts itself; the text says how."""
+
+
+def event(push: RawPush) -> Event:
+    """The event that a push tells of."""
+    match push:
+        case PushTicker(data=row, ts=ts):
+            return Tickers((row,), ts or row.event_time_ms)
+        case PushDepth(symbol=symbol, data=book, ts=ts):
+            return depth(Kind.DEPTH, symbol, book, ts)
+        case PushDepthFull(symbol=symbol, data=book, ts=ts):
+            return depth(Kind.DEPTH_FULL, symbol, book, ts)
+        case PushDepthStep(symbol=symbol, data=steps, ts=ts):
+            time_ms = ts or steps.ct or 0
+            return Depth(Kind.DEPTH_STEP, symbol, steps.asks, steps.bids, steps.version, steps.version, time_ms)
+        case PushFundingRate(data=funding, ts=ts):
+            return _funding_rate(funding, ts)
+        case PushIndexPrice(data=index, ts=ts):
+            return ReferencePrice(Kind.INDEX_PRICE, index.symbol, index.price, ts)
+        case PushFairPrice(data=fair, ts=ts):
+            return ReferencePrice(Kind.FAIR_PRICE, fair.symbol, fair.price, ts)
+        case PushContract(data=record, ts=ts):
+            return ContractUpdate(contract(record), ts)
+        case PushEventContract(data=announced, ts=ts):
+            return EventContractUpdate(announced.symbol, str(announced.contract_id), ts)
+
+
+def depth(kind: Kind, symbol: str, book: Book, time_ms: int) -> Depth:
+    """A book's changes or picture. Merged changes span ``first_version`` to ``version``."""
+    version = book.version if book.end is None else book.end
+    first = version if book.begin is None else book.begin
+    return Depth(kind, symbol, book.asks, book.bids, version, first, time_ms)
+
+
+def snapshot(symbol: str, book: BookSnapshot) -> Depth:
+    """A whole book read by REST."""
+    return Depth(Kind.DEPTH_FULL, symbol, book.asks, book.bids, book.version, book.version, book.timestamp)
+
+
+def commits(symbol: str, books: Sequence[Book]) -> tuple[Depth, ...]:
+    """The last changes of a book, oldest first; the wire has the newest first and no times (0)."""
+    return tuple(depth(Kind.DEPTH, symbol, book, 0) for book in sorted(books, key=lambda book: book.version))
+
+
+def deals(symbol: str, rows: Sequence[Deal]) -> Trades:
+    """The last executions, oldest first; the wire has the newest first."""
+    trades = tuple(reversed(rows))
+    return Trades(symbol, trades, trades[-1].event_time_ms if trades else 0)
+
+
+def index_price(row: IndexPrice) -> ReferencePrice:
+    return ReferencePrice(Kind.INDEX_PRICE, row.symbol, row.index_price, row.timestamp)
+
+
+def fair_price(row: FairPrice) -> ReferencePrice:
+    return ReferencePrice(Kind.FAIR_PRICE, row.symbol, row.fair_price, row.timestamp)
+
+
+def contract(record: ContractRecord) -> Contract:
+    """A contract of the exchange's list. Zones lose their prefix and become lower case: ``stock``, ``layer2``."""
+    opening_ms = record.opening_time or 0
+    return Contract(
+        symbol=record.symbol,
+        base_coin=record.base_coin,
+        quote_coin=record.quote_coin,
+        settle_coin=record.settle_coin,
+        contract_size=record.contract_size,
+        price_unit=record.price_unit or 0.0,
+        price_scale=8 if record.price_scale is None else record.price_scale,
+        is_trading=record.state == 0,
+        is_hidden=bool(record.is_hidden),
+        opening_time_ms=opening_ms if EARLIEST_S * 1000 <= opening_ms < LATEST_S * 1000 else 0,
+        zones=tuple(zone.removeprefix(ZONE_PREFIX).lower() for zone in record.concept_plate or ()),
+        display_name=record.display_name_en or "",
+    )
+
+
+def candle_history(
+    columns: KlineColumns, listed: Contract, timeframe: Timeframe, start_ms: int, end_ms: int
+) -> CandleHistory:
+    """Candles that open within ``start_ms`` (inclusive) to ``end_ms`` (exclusive), and the window they speak for.
+
+    The exchange keeps the *latest* 2,000 candles of a window that holds more, and has been seen to return 1,992 for a
+    full one. So a long answer speaks from its first row on, and a window of more than 2,000 candles never from further
+    back than its last 2,000 unless a row says so. An answer with rows outside the window did not listen to it (times
+    in the wrong unit are ignored silently): it speaks for what it holds and nothing else.
+
+    What the answer cannot tell: a window before the exchange's memory (about 30 days of Min1) comes back empty with
+    success, exactly like one without trades; and a window that reaches into the future looks quiet there. Whoever
+    knows the time keeps the window inside both.
+
+    Raises:
+        Unreadable: columns of different lengths, or times that do not rise.
+    """
+    times_ms = [time_s * 1000 for time_s in columns.time]
+    _check_columns(columns)
+    if any(later <= earlier for earlier, later in pairwise(times_ms)):
+        raise Unreadable("kline times do not rise")
+    absent = (None,) * len(times_ms)
+    candles = tuple(
+        Candle(
+            symbol=listed.symbol,
+            timeframe=timeframe,
+            open_time_ms=time_ms,
+            open=open_,
+            high=high,
+            low=low,
+            close=close,
+            contracts=contracts,
+            base_volume=listed.base_volume(contracts, amount),
+            turnover=listed.turnover(contracts, amount),
+            finality=Finality.REST,
+            trust=Trust.VERIFIED,
+            real_open=real_open,
+            real_high=real_high,
+            real_low=real_low,
+            real_close=real_close,
+        )
+        for time_ms, open_, high, low, close, contracts, amount, real_open, real_high, real_low, real_close in zip(
+            times_ms,
+            columns.open,
+            columns.high,
+            columns.low,
+            columns.close,
+            columns.vol,
+            columns.amount,
+            absent if columns.real_open is None else columns.real_open,
+            absent if columns.real_high is None else columns.real_high,
+            absent if columns.real_low is None else columns.real_low,
+            absent if columns.real_close is None else columns.real_close,
+            strict=True,
+        )
+        if start_ms <= time_ms < end_ms
+    )
+    complete_from_ms, complete_to_ms = _window_spoken_for(times_ms, timeframe, start_ms, end_ms)
+    return CandleHistory(listed.symbol, candles, complete_from_ms, complete_to_ms)
+
+
+def _funding_rate(funding: Funding, time_ms: int) -> FundingRate:
+    rate = funding.funding_rate if funding.rate is None else funding.rate
+    if rate is None:
+        raise Unreadable("a funding rate without rate")
+    return FundingRate(funding.symbol, rate, funding.next_settle_time, time_ms)
+
+
+def _check_columns(columns: KlineColumns) -> None:
+    lengths = {
+        name: len(column) for name in columns.__struct_fields__ if (column := getattr(columns, name)) is not None
+    }
+    if len(set(lengths.values())) > 1:
+        raise Unreadable(f"kline columns of different lengths: {lengths}")
+
+
+def _window_spoken_for(times_ms: Sequence[int], timeframe: Timeframe, start_ms: int, end_ms: int) -> tuple[int, int]:
+    step_ms = timeframe.milliseconds
+    if times_ms and (times_ms[0] < start_ms or times_ms[-1] >= end_ms):
+        from_ms = min(max(start_ms, times_ms[0]), end_ms)
+        return from_ms, max(from_ms, min(end_ms, times_ms[-1] + step_ms))
+    if len(times_ms) >= FULL_ANSWER_ROWS:
+        return times_ms[0], end_ms
+    certain_from_ms = max(start_ms, end_ms - MAX_CANDLES_PER_REQUEST * step_ms)
+    return (min(certain_from_ms, times_ms[0]) if times_ms else certain_from_ms), end_ms
