@@ -1,0 +1,383 @@
+"""Drives one session over one socket at a time, again and again, and is the only file that knows the WebSocket library.
+
+A :class:`Connection` keeps its wishes over reconnects. Whatever happens to the socket becomes events in its batches: a
+``StreamUp`` per stream that is delivered, a ``Gap`` per stream that was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import socket as sockets
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
+
+import picows
+
+from perpwatch.errors import ConnectionFailed, ConnectionLost, ExchangeError, ProtocolError, retry_delay
+from perpwatch.exchanges.adapter import Adapter, Limits
+from perpwatch.feed.budget import Budget
+from perpwatch.feed.ports import Dial, Socket
+from perpwatch.feed.session import Session, SessionCounters
+from perpwatch.model import Batch, Event, Stream
+
+logger = logging.getLogger(__name__)
+
+DIAL_TIMEOUT_S = 10.0
+#: Bytes of frames that may wait for us before the socket is no longer read, so that TCP slows the sender down.
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+#: Frames handled before other tasks of the loop get their turn.
+FRAMES_PER_TURN = 2_000
+USER_AGENT = "perpwatch"
+
+
+class Clock(Protocol):
+    """Time as the shell sees it: monotonic seconds for waiting, wall nanoseconds for stamps."""
+
+    def monotonic(self) -> float: ...
+    def time_ns(self) -> int: ...
+
+
+class State(enum.StrEnum):
+    """Where a connection stands."""
+
+    WAITING = "waiting"  # for its turn to dial, or for the end of a back-off
+    DIALLING = "dialling"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+# --- The library ---------------------------------------------------------------------------------------------------
+
+
+def dial_with(*, proxy: str | None = None, max_frame_bytes: int = 4 * 1024 * 1024) -> Dial:
+    """A ``dial`` over the network, through ``proxy`` when one is given (http, https, socks4 or socks5 address)."""
+
+    async def dial(url: str) -> Socket:
+        listener = _Listener()
+        try:
+            await picows.ws_connect(
+                lambda: listener,
+                url,
+                max_frame_size=max_frame_bytes,
+                max_redirects=0,
+                websocket_handshake_timeout=DIAL_TIMEOUT_S,
+                extra_headers={"User-Agent": USER_AGENT},
+                proxy=proxy,
+            )
+        except picows.WSInvalidStatusError as error:
+            raise _refused_upgrade(url, error) from error
+        except (picows.WSError, picows.WSInvalidURL) as error:
+            raise ConnectionFailed(url, f"no WebSocket there: {error}") from error
+        except ssl.SSLError as error:
+            raise ConnectionFailed(url, f"TLS failed: {error.reason or error}") from error
+        except sockets.gaierror as error:
+            raise ConnectionFailed(url, f"the name does not resolve ({error.strerror}); is there a network?") from error
+        except TimeoutError as error:
+            raise ConnectionFailed(url, f"no answer within {DIAL_TIMEOUT_S:g} s") from error
+        except OSError as error:
+            raise ConnectionFailed(url, error.strerror or str(error)) from error
+        return listener
+
+    return dial
+
+
+def _refused_upgrade(url: str, error: picows.WSInvalidStatusError) -> ConnectionFailed:
+    response = error.response
+    assert response is not None, "the library raises this error for a response"
+    status = int(response.status)
+    after = response.headers.get("Retry-After", "")
+    retry_after_s = float(after) if after.isdigit() else None
+    hints = {
+        301: "it has moved; the address of today ends in /edge",
+        403: "forbidden, often by region or because of too many connections",
+        404: "no WebSocket at this path",
+        429: "too many connections",
+    }
+    reason = f"the server answered HTTP {status}" + (f": {hints[status]}" if status in hints else "")
+    return ConnectionFailed(url, reason, status=status, retry_after_s=retry_after_s)
+
+
+class _Listener(picows.WSListener):
+    """A picows listener as a :class:`Socket`: frames wait here until they are asked for, all at once."""
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self._waiting_bytes = 0
+        self._parts: list[bytes] = []
+        self._lost: ConnectionLost | None = None
+        self._wake = asyncio.Event()
+        self._transport: picows.WSTransport | None = None
+        self._is_paused = False
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is picows.WSMsgType.TEXT or kind is picows.WSMsgType.BINARY or kind is picows.WSMsgType.CONTINUATION:
+            payload = frame.get_payload_as_bytes()
+            if not frame.fin:
+                self._parts.append(payload)
+                return
+            if self._parts:
+                payload = b"".join([*self._parts, payload])
+                self._parts.clear()
+            self._frames.append(payload)
+            self._waiting_bytes += len(payload)
+            if frame.last_in_buffer:
+                self._wake.set()
+                if self._waiting_bytes > MAX_WAITING_BYTES and not self._is_paused:
+                    self._is_paused = True
+                    transport.underlying_transport.pause_reading()
+        elif kind is picows.WSMsgType.CLOSE:
+            code = frame.get_close_code().value
+            reason = frame.get_close_message().decode("utf-8", "replace") or "closed by the server"
+            self._lost = ConnectionLost(reason, code or 1005)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._lost = self._lost or ConnectionLost("the line broke without a good-bye")
+        self._wake.set()
+
+    async def receive(self) -> list[bytes]:
+        if not self._frames:
+            if self._lost is not None:
+                raise self._lost
+            self._wake.clear()
+            await self._wake.wait()
+            if not self._frames and self._lost is not None:
+                raise self._lost
+        frames, self._frames = self._frames, []
+        self._waiting_bytes = 0
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.underlying_transport.resume_reading()
+        return frames
+
+    def send(self, payload: bytes) -> None:
+        if self._lost is None and self._transport is not None:
+            self._transport.send(picows.WSMsgType.TEXT, payload)
+
+    async def close(self) -> None:
+        if self._transport is None or self._transport.is_disconnected:
+            return
+        if self._lost is None:
+            self._transport.send_close(picows.WSCloseCode.OK)
+        self._transport.disconnect(graceful=False)
+
+
+# --- The driver ----------------------------------------------------------------------------------------------------
+
+#: Takes a batch of one connection; may wait when whoever consumes is behind.
+Sink = Callable[[Batch], Awaitable[None]]
+
+
+class Connection:
+    """One place in the pool: a name, what it should carry, and a socket when there is one.
+
+    Args:
+        source: its name in batches, logs and metrics.
+        jitter: random numbers in [0, 1) for the back-off.
+        dials: the budget of dials that the whole process shares.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        url: str,
+        adapter: Adapter,
+        limits: Limits,
+        dial: Dial,
+        clock: Clock,
+        dials: Budget,
+        jitter: Callable[[], float],
+        sink: Sink,
+    ) -> None:
+        self.source = source
+        self.url = url
+        self.state = State.WAITING
+        self.wanted: dict[Stream, None] = {}
+        self.session: Session | None = None
+        self.opened_s: float | None = None
+        self.reconnects = 0
+        self.failures = 0  # in a row; 0 again with the first data frame
+        self.total_failures = 0
+        self.last_error: ExchangeError | None = None
+        self.retry_at_s: float | None = None
+        self.past = SessionCounters()  # of the sessions that have ended
+        self.confirmed_at_end = 0  # streams that the last session had when it ended ...
+        self.pending_at_end = 0  # ... and that it was still asking for
+        self.bad_frames: deque[ProtocolError] = deque(maxlen=20)
+        self.batches = 0
+        self._adapter = adapter
+        self._limits = limits
+        self._dial = dial
+        self._clock = clock
+        self._dials = dials
+        self._jitter = jitter
+        self._sink = sink
+        self._poke = asyncio.Event()
+        self._restart: ConnectionLost | None = None
+
+    # --- What it should carry ---------------------------------------------------------------------------------------
+
+    def subscribe(self, streams: Iterable[Stream]) -> None:
+        streams = tuple(streams)
+        self.wanted.update(dict.fromkeys(streams))
+        if self.session is not None:
+            self.session.subscribe(streams)
+            self._poke.set()
+
+    def unsubscribe(self, streams: Iterable[Stream]) -> None:
+        streams = tuple(streams)
+        for stream in streams:
+            self.wanted.pop(stream, None)
+        if self.session is not None:
+            self.session.unsubscribe(streams)
+            self._poke.set()
+
+    def resubscribe(self, stream: Stream) -> None:
+        """Ask again for a stream that is mute although its symbol trades."""
+        if self.session is not None and stream in self.session.confirmed:
+            self.session.resubscribe(stream)
+            self._poke.set()
+
+    def restart(self, reason: str) -> None:
+        """Give up the present socket and dial anew."""
+        self._restart = ConnectionLost(reason)
+        self._poke.set()
+
+    @property
+    def confirmed(self) -> int:
+        return len(self.session.confirmed) if self.session is not None else 0
+
+    def counters(self) -> SessionCounters:
+        """Totals over all sessions so far."""
+        if self.session is None:
+            return self.past
+        return _sum(self.past, self.session.counters)
+
+    # --- Its life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the connection alive until cancelled."""
+        try:
+            while True:
+                await self._wait_for_turn()
+                try:
+                    await self._live_once()
+                except ExchangeError as error:
+                    self._note_failure(error)
+        finally:
+            self.state = State.CLOSED
+
+    async def _wait_for_turn(self) -> None:
+        self.state = State.WAITING
+        now_s = self._clock.monotonic()
+        if self.retry_at_s is not None:
+            await asyncio.sleep(self.retry_at_s - now_s)
+        await asyncio.sleep(self._dials.take(self._clock.monotonic()))
+        self.retry_at_s = None
+
+    def _note_failure(self, error: ExchangeError) -> None:
+        self.last_error = error
+        self.failures += 1
+        self.total_failures += 1
+        delay_s = retry_delay(error, self.failures, self._jitter())
+        assert delay_s is not None, "every failure of a connection is worth another try"
+        self.retry_at_s = self._clock.monotonic() + delay_s
+        logger.warning("%s: %s; next try in %.1f s", self.source, error, delay_s)
+
+    async def _live_once(self) -> None:
+        self.state = State.DIALLING
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                socket = await self._dial(self.url)
+        except TimeoutError as error:
+            raise ConnectionFailed(self.url, f"no answer within {DIAL_TIMEOUT_S:g} s") from error
+        if self.opened_s is not None:
+            self.reconnects += 1
+        self.opened_s = now_s = self._clock.monotonic()
+        self.state = State.OPEN
+        self._restart = None
+        self.session = Session(self._adapter, self._limits, self.source, now_s, bad_frames=self.bad_frames)
+        self.session.subscribe(self.wanted)
+        reason = "closed by us"
+        try:
+            await self._drive(self.session, socket)
+        except ExceptionGroup as group:
+            lost = _only_exchange_error(group)
+            reason = lost.reason
+            raise lost from group
+        finally:
+            await self._end(self.session, socket, reason)
+
+    async def _end(self, session: Session, socket: Socket, reason: str) -> None:
+        self.session = None
+        self.past = _sum(self.past, session.counters)
+        self.confirmed_at_end, self.pending_at_end = len(session.confirmed), session.pending
+        gaps = session.end(reason)
+        if gaps:
+            await self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, gaps))
+        await socket.close()
+
+    async def _drive(self, session: Session, socket: Socket) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read(session, socket))
+            tasks.create_task(self._keep_time(session, socket))
+
+    async def _read(self, session: Session, socket: Socket) -> None:
+        while True:
+            frames = await socket.receive()
+            for start in range(0, len(frames), FRAMES_PER_TURN):
+                await self._take(session, frames[start : start + FRAMES_PER_TURN])
+            if session.pending or session.has_replies:
+                self._send(session, socket)
+
+    async def _take(self, session: Session, frames: Sequence[bytes]) -> None:
+        events: list[Event] = []
+        received_ns = self._clock.time_ns()
+        try:
+            session.receive(frames, self._clock.monotonic(), events)
+        finally:
+            if self.failures and session.last_data_s:
+                self.failures = 0  # data, not the handshake, proves that the way is free
+            self.batches += 1
+            await self._sink(Batch(self.source, received_ns, session.watermark_ms, events))
+
+    async def _keep_time(self, session: Session, socket: Socket) -> None:
+        while True:
+            if self._restart is not None:
+                raise self._restart
+            events: list[Event] = []
+            session.on_timer(self._clock.monotonic(), events)
+            if events:
+                await self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, events))
+            self._send(session, socket)
+            self._poke.clear()
+            try:
+                async with asyncio.timeout(max(0.0, session.next_deadline() - self._clock.monotonic())):
+                    await self._poke.wait()
+            except TimeoutError:
+                pass  # the deadline itself
+
+    def _send(self, session: Session, socket: Socket) -> None:
+        for frame in session.frames_to_send(self._clock.monotonic()):
+            socket.send(frame)
+
+
+def _only_exchange_error(group: ExceptionGroup[Exception]) -> ConnectionLost:
+    """Why the session ended; anything that is not the exchange's doing is our mistake and goes on as it is."""
+    for error in group.exceptions:
+        if not isinstance(error, ConnectionLost):
+            raise group
+    assert isinstance(group.exceptions[0], ConnectionLost)
+    return group.exceptions[0]
+
+
+def _sum(first: SessionCounters, second: SessionCounters) -> SessionCounters:
+    return SessionCounters(**{name: getattr(first, name) + getattr(second, name) for name in SessionCounters.__slots__})

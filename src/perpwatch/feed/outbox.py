@@ -1,0 +1,54 @@
+"""Where all sources meet: a bounded queue of batches with one reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from perpwatch.model import Batch
+
+#: Events that may wait for the reader before sources have to.
+DEFAULT_EVENTS = 200_000
+
+
+class Outbox:
+    """Nothing is dropped: a source that finds the outbox full waits, so that its socket is no longer read."""
+
+    def __init__(self, max_events: int = DEFAULT_EVENTS) -> None:
+        self.max_events = max_events
+        self.waiting_events = 0
+        self._batches: deque[Batch] = deque()
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._is_closed = False
+
+    async def put(self, batch: Batch) -> None:
+        """Hand over a batch, in order; after :meth:`close` it is discarded."""
+        while self.waiting_events >= self.max_events and not self._is_closed:
+            self._emptied.clear()
+            await self._emptied.wait()
+        if self._is_closed:
+            return
+        self._batches.append(batch)
+        # An empty batch still says that its source is alive, and takes room.
+        self.waiting_events += len(batch.events) or 1
+        self._filled.set()
+
+    async def take(self) -> list[Batch]:
+        """Everything that waits, at least one batch; an empty list when closed and drained."""
+        while not self._batches:
+            if self._is_closed:
+                return []
+            self._filled.clear()
+            await self._filled.wait()
+        batches = list(self._batches)
+        self._batches.clear()
+        self.waiting_events = 0
+        self._emptied.set()
+        return batches
+
+    def close(self) -> None:
+        """No more is taken in; what is inside can still be read."""
+        self._is_closed = True
+        self._filled.set()
+        self._emptied.set()

@@ -1,0 +1,271 @@
+"""Runs the connections, carries out the plan, and learns what the exchange does not say about its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from perpwatch.errors import ConnectionFailed
+from perpwatch.exchanges.adapter import Adapter, Limits
+from perpwatch.feed.budget import Budget
+from perpwatch.feed.connection import Clock, Connection, Sink, State
+from perpwatch.feed.plan import Action, Connected, plan
+from perpwatch.feed.ports import Dial
+from perpwatch.feed.session import WINDOW
+from perpwatch.model import Batch, Stream, StreamUp
+
+logger = logging.getLogger(__name__)
+
+#: How often the pool looks at refusals and cut connections.
+LOOK_EVERY_S = 1.0
+#: Refusals below this many streams on a socket are not taken for a limit; a socket that takes fewer is not worth having.
+LEAST_LIMIT = 10
+#: Cuts in the midst of subscribing, at about the same count, that make a limit.
+CUTS_MAKE_LIMIT = 2
+#: Refused dials in a row, while other connections are open, that make a limit of connections.
+REFUSED_DIALS_MAKE_LIMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """One connection at one moment, for people and metrics."""
+
+    source: str
+    state: State
+    confirmed: int
+    wanted: int
+    frames: int
+    data_frames: int
+    bad_frames: int
+    unanswered: int
+    refusals: int
+    reconnects: int
+    failures: int  # since start
+    last_error: str | None
+    data_age_s: float | None  # None before the first data of the present socket
+    retry_in_s: float | None
+    expected_rate: float  # messages a second
+
+
+class Pool:
+    """All WebSocket connections to one exchange.
+
+    Args:
+        per_connection: subscriptions the plan puts on one socket, at most the exchange's limit.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        adapter: Adapter,
+        limits: Limits,
+        per_connection: int,
+        dial: Dial,
+        clock: Clock,
+        jitter: Callable[[], float],
+        sink: Sink,
+    ) -> None:
+        self.per_connection = min(per_connection, limits.max_subscriptions_per_connection)
+        self.max_connections = limits.max_connections
+        self.connections: dict[str, Connection] = {}
+        self.rates: dict[Stream, float] = {}
+        self.refused: dict[Stream, str] = {}  # streams the exchange does not give, with its reason
+        self._url = url
+        self._adapter = adapter
+        self._limits = limits
+        self._dial = dial
+        self._clock = clock
+        self._jitter = jitter
+        self._sink = sink
+        self._dials = Budget(limits.dials_per_second, burst=2.0)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._moving: dict[Stream, tuple[str, str]] = {}  # stream -> (old, new) until the new one is confirmed
+        self._cuts: dict[str, int] = {}  # failures of each connection that have been looked at
+        self._cut_counts: list[int] = []
+        self.on_limit: Callable[[], None] = lambda: None  # called when a limit was met and lowered
+
+    @property
+    def capacity(self) -> int:
+        """Streams that fit."""
+        return self.max_connections * self.per_connection
+
+    # --- Life -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep all connections alive until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._replan()
+                while True:
+                    await asyncio.sleep(LOOK_EVERY_S)
+                    self._learn()
+        finally:
+            self._group = None
+            self._tasks.clear()
+
+    def want(self, rates: Mapping[Stream, float]) -> None:
+        """Replace what should be streamed; connections of streams that stay are not touched."""
+        self.rates = {stream: rate for stream, rate in rates.items() if stream not in self.refused}
+        if self._group is not None:
+            self._replan()
+
+    # --- The plan ---------------------------------------------------------------------------------------------------
+
+    def actions(self) -> list[Action]:
+        """What would have to change now; empty when all is as it should be."""
+        have = [Connected(connection.source, tuple(connection.wanted)) for connection in self.connections.values()]
+        for stream, (old, _) in self._moving.items():
+            have = [
+                Connected(one.source, tuple(s for s in one.streams if s != stream)) if one.source == old else one
+                for one in have
+            ]
+        return plan(self.rates, have, max_connections=self.max_connections, per_connection=self.per_connection)
+
+    def _replan(self) -> None:
+        actions = self.actions()
+        arriving = {stream: action.source for action in actions for stream in action.subscribe}
+        for action in actions:
+            if action.opens:
+                self._open(action.source)
+        for action in actions:
+            connection = self.connections[action.source]
+            for stream in action.unsubscribe:
+                if stream in arriving and connection.session is not None and stream in connection.session.confirmed:
+                    self._moving[stream] = (action.source, arriving[stream])  # make before break
+                else:
+                    self._moving.pop(stream, None)
+                    connection.unsubscribe([stream])
+        for action in actions:
+            if action.subscribe:
+                self.connections[action.source].subscribe(action.subscribe)
+        for source in [action.source for action in actions if action.closes]:
+            self._close_if_empty(source)
+
+    def _open(self, source: str) -> None:
+        assert self._group is not None
+        connection = self.connections[source] = Connection(
+            source,
+            self._url,
+            self._adapter,
+            self._limits,
+            self._dial,
+            self._clock,
+            self._dials,
+            self._jitter,
+            self._deliver,
+        )
+        self._tasks[source] = self._group.create_task(connection.run(), name=source)
+
+    def _close_if_empty(self, source: str) -> None:
+        connection = self.connections.get(source)
+        if connection is not None and not connection.wanted:
+            del self.connections[source]
+            self._cuts.pop(source, None)
+            self._tasks.pop(source).cancel()
+
+    async def _deliver(self, batch: Batch) -> None:
+        if self._moving:
+            for event in batch.events:
+                if isinstance(event, StreamUp) and self._moving.get(event.stream, ("", ""))[1] == batch.source:
+                    old, _ = self._moving.pop(event.stream)
+                    if old in self.connections:
+                        self.connections[old].unsubscribe([event.stream])
+                        self._close_if_empty(old)
+        await self._sink(batch)
+
+    # --- Limits that nobody told us ---------------------------------------------------------------------------------
+
+    def _learn(self) -> None:
+        """Lower a limit that was met, instead of running into it again and again."""
+        limit = self.per_connection
+        changed = False
+        for connection in list(self.connections.values()):
+            session = connection.session
+            if session is not None and session.rejected:
+                changed = True
+                for stream, reason in list(session.rejected.items()):
+                    if stream.symbol and stream.symbol in reason:
+                        self.refused[stream] = reason
+                        self.rates.pop(stream, None)
+                        logger.warning("the exchange does not give %s: %s", stream, reason)
+                    elif len(session.confirmed) >= LEAST_LIMIT:
+                        limit = min(limit, len(session.confirmed))
+                    else:
+                        self.refused[stream] = reason
+                        self.rates.pop(stream, None)
+                        logger.error("%s could not be subscribed: %s", stream, reason)
+                    connection.unsubscribe([stream])
+            limit = min(limit, self._limit_by_cut(connection))
+        self._learn_connections()
+        if limit < self.per_connection:
+            logger.warning(
+                "the exchange takes %d subscriptions on a connection, not %d: planning anew", limit, self.per_connection
+            )
+            self.per_connection = limit
+            self.on_limit()
+            changed = True
+        if changed:
+            self._replan()
+
+    def _limit_by_cut(self, connection: Connection) -> int:
+        """The count at which sockets are repeatedly cut while they subscribe."""
+        if connection.total_failures == self._cuts.get(connection.source, 0):
+            return self.per_connection
+        self._cuts[connection.source] = connection.total_failures
+        if not connection.pending_at_end or connection.confirmed_at_end < LEAST_LIMIT:
+            return self.per_connection
+        count = connection.confirmed_at_end
+        self._cut_counts.append(count)
+        alike = [other for other in self._cut_counts if abs(other - count) <= WINDOW]
+        if len(alike) < CUTS_MAKE_LIMIT:
+            return self.per_connection
+        self._cut_counts.clear()
+        return min(alike)
+
+    def _learn_connections(self) -> None:
+        open_now = sum(connection.state is State.OPEN for connection in self.connections.values())
+        for connection in self.connections.values():
+            error = connection.last_error
+            if (
+                open_now
+                and connection.failures >= REFUSED_DIALS_MAKE_LIMIT
+                and isinstance(error, ConnectionFailed)
+                and error.status in (403, 429)
+                and open_now < self.max_connections
+            ):
+                logger.warning("the exchange allows %d connections, not %d", open_now, self.max_connections)
+                self.max_connections = open_now
+                self.on_limit()
+                self._replan()
+                return
+
+    # --- For people -------------------------------------------------------------------------------------------------
+
+    def status(self) -> list[ConnectionStatus]:
+        now_s = self._clock.monotonic()
+        return [self._status(connection, now_s) for connection in self.connections.values()]
+
+    def _status(self, connection: Connection, now_s: float) -> ConnectionStatus:
+        session, counters = connection.session, connection.counters()
+        last_data_s = session.last_data_s if session is not None else 0.0
+        return ConnectionStatus(
+            source=connection.source,
+            state=connection.state,
+            confirmed=connection.confirmed,
+            wanted=len(connection.wanted),
+            frames=counters.frames,
+            data_frames=counters.data_frames,
+            bad_frames=counters.bad_frames,
+            unanswered=counters.unanswered,
+            refusals=counters.refusals,
+            reconnects=connection.reconnects,
+            failures=connection.total_failures,
+            last_error=str(connection.last_error) if connection.last_error is not None else None,
+            data_age_s=now_s - last_data_s if last_data_s else None,
+            retry_in_s=max(0.0, connection.retry_at_s - now_s) if connection.retry_at_s is not None else None,
+            expected_rate=sum(self.rates.get(stream, 0.0) for stream in connection.wanted),
+        )
