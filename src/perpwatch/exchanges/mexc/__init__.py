@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from perpwatch.exchanges.adapter import Limits, Message, Request
+from perpwatch.exchanges.adapter import Limits, Request
 from perpwatch.exchanges.mexc import channels, codec, rest
 from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.model import CandleHistory, Contract, Stream, Ticker, Timeframe
@@ -48,8 +48,7 @@ class MexcFutures:
     def ping(self) -> bytes:
         return channels.PING
 
-    def decode(self, frame: bytes) -> Message:
-        return codec.decode(frame)
+    decode = staticmethod(codec.decode)  # not a method: one call less for every frame
 
     def symbol_page(self, symbol: str) -> str:
         # The address in the header of the exchange's own pages. Without the underscore it leads nowhere.

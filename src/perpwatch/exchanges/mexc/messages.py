@@ -254,14 +254,15 @@ class ContractRecord(Struct, frozen=True, gc=False, rename="camel"):
 
     ``state``: 0 enabled, 1 delivery, 2 delivered, 3 offline, 4 paused. ``contractSize`` is base coin per contract, or
     quote coin when the settle coin is not the quote coin. ``apiAllowed`` is about orders (false even for BTC_USDT) and
-    ``type`` does not tell perpetuals apart, so neither is read. Only what changes the meaning of numbers must be there.
+    ``type`` does not tell perpetuals apart, so neither is read. Only what changes the meaning of numbers must be there,
+    and a record without a size is kept as not trading: one odd record must not hide a thousand good ones.
     """
 
     symbol: Symbol
     base_coin: str
     quote_coin: str
     settle_coin: str
-    contract_size: Annotated[float, Meta(gt=0)]
+    contract_size: Size | None
     state: int
     price_unit: float | None = None
     price_scale: int | None = None

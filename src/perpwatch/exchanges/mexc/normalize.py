@@ -6,8 +6,9 @@ frame, raised here as :class:`Unreadable` because only the caller has the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from perpwatch.exchanges.mexc.limits import FULL_ANSWER_ROWS, MAX_CANDLES_PER_REQUEST
 from perpwatch.exchanges.mexc.messages import (
@@ -18,9 +19,9 @@ from perpwatch.exchanges.mexc.messages import (
     ContractRecord,
     Deal,
     FairPrice,
-    Funding,
     IndexPrice,
     KlineColumns,
+    Push,
     PushContract,
     PushDepth,
     PushDepthFull,
@@ -30,7 +31,6 @@ from perpwatch.exchanges.mexc.messages import (
     PushFundingRate,
     PushIndexPrice,
     PushTicker,
-    RawPush,
 )
 from perpwatch.model import (
     Candle,
@@ -57,28 +57,14 @@ class Unreadable(ValueError):
     """An answer contradicts itself; the text says how."""
 
 
-def event(push: RawPush) -> Event:
-    """The event that a push tells of."""
-    match push:
-        case PushTicker(data=row, ts=ts):
-            return Tickers((row,), ts or row.event_time_ms)
-        case PushDepth(symbol=symbol, data=book, ts=ts):
-            return depth(Kind.DEPTH, symbol, book, ts)
-        case PushDepthFull(symbol=symbol, data=book, ts=ts):
-            return depth(Kind.DEPTH_FULL, symbol, book, ts)
-        case PushDepthStep(symbol=symbol, data=steps, ts=ts):
-            time_ms = ts or steps.ct or 0
-            return Depth(Kind.DEPTH_STEP, symbol, steps.asks, steps.bids, steps.version, steps.version, time_ms)
-        case PushFundingRate(data=funding, ts=ts):
-            return _funding_rate(funding, ts)
-        case PushIndexPrice(data=index, ts=ts):
-            return ReferencePrice(Kind.INDEX_PRICE, index.symbol, index.price, ts)
-        case PushFairPrice(data=fair, ts=ts):
-            return ReferencePrice(Kind.FAIR_PRICE, fair.symbol, fair.price, ts)
-        case PushContract(data=record, ts=ts):
-            return ContractUpdate(contract(record), ts)
-        case PushEventContract(data=announced, ts=ts):
-            return EventContractUpdate(announced.symbol, str(announced.contract_id), ts)
+def event(push: Push) -> Event:
+    """The event that a push tells of; the push itself where it is one.
+
+    Raises:
+        Unreadable: the push lacks what makes it one.
+    """
+    build = BUILDERS.get(type(push))
+    return push if build is None else build(push)  # type: ignore[return-value]
 
 
 def depth(kind: Kind, symbol: str, book: Book, time_ms: int) -> Depth:
@@ -120,10 +106,10 @@ def contract(record: ContractRecord) -> Contract:
         base_coin=record.base_coin,
         quote_coin=record.quote_coin,
         settle_coin=record.settle_coin,
-        contract_size=record.contract_size,
+        contract_size=record.contract_size or 0.0,
         price_unit=record.price_unit or 0.0,
         price_scale=8 if record.price_scale is None else record.price_scale,
-        is_trading=record.state == 0,
+        is_trading=record.state == 0 and bool(record.contract_size),
         is_hidden=bool(record.is_hidden),
         opening_time_ms=opening_ms if EARLIEST_S * 1000 <= opening_ms < LATEST_S * 1000 else 0,
         zones=tuple(zone.removeprefix(ZONE_PREFIX).lower() for zone in record.concept_plate or ()),
@@ -192,11 +178,61 @@ def candle_history(
     return CandleHistory(listed.symbol, candles, complete_from_ms, complete_to_ms)
 
 
-def _funding_rate(funding: Funding, time_ms: int) -> FundingRate:
+def _ticker(push: PushTicker) -> Tickers:
+    return Tickers((push.data,), push.ts or push.data.event_time_ms)
+
+
+def _depth(push: PushDepth) -> Depth:
+    return depth(Kind.DEPTH, push.symbol, push.data, push.ts)
+
+
+def _depth_full(push: PushDepthFull) -> Depth:
+    return depth(Kind.DEPTH_FULL, push.symbol, push.data, push.ts)
+
+
+def _depth_step(push: PushDepthStep) -> Depth:
+    book = push.data
+    time_ms = push.ts or book.ct or 0
+    return Depth(Kind.DEPTH_STEP, push.symbol, book.asks, book.bids, book.version, book.version, time_ms)
+
+
+def _funding_rate(push: PushFundingRate) -> FundingRate:
+    funding = push.data
     rate = funding.funding_rate if funding.rate is None else funding.rate
     if rate is None:
         raise Unreadable("a funding rate without rate")
-    return FundingRate(funding.symbol, rate, funding.next_settle_time, time_ms)
+    return FundingRate(funding.symbol, rate, funding.next_settle_time, push.ts)
+
+
+def _index_price(push: PushIndexPrice) -> ReferencePrice:
+    return ReferencePrice(Kind.INDEX_PRICE, push.data.symbol, push.data.price, push.ts)
+
+
+def _fair_price(push: PushFairPrice) -> ReferencePrice:
+    return ReferencePrice(Kind.FAIR_PRICE, push.data.symbol, push.data.price, push.ts)
+
+
+def _contract(push: PushContract) -> ContractUpdate:
+    return ContractUpdate(contract(push.data), push.ts)
+
+
+def _event_contract(push: PushEventContract) -> EventContractUpdate:
+    return EventContractUpdate(push.data.symbol, str(push.data.contract_id), push.ts)
+
+
+#: How the event of a push is built, for those that are not events themselves. A table, not isinstance: struct classes
+#: check instances the slow way of abstract base classes, which costs more than decoding a trade.
+BUILDERS: dict[type, Callable[[Any], Event]] = {
+    PushTicker: _ticker,
+    PushDepth: _depth,
+    PushDepthFull: _depth_full,
+    PushDepthStep: _depth_step,
+    PushFundingRate: _funding_rate,
+    PushIndexPrice: _index_price,
+    PushFairPrice: _fair_price,
+    PushContract: _contract,
+    PushEventContract: _event_contract,
+}
 
 
 def _check_columns(columns: KlineColumns) -> None:
