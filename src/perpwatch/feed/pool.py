@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: How often the pool looks at refusals and cut connections.
 LOOK_EVERY_S = 1.0
-#: Refusals below this many streams on a socket are not taken for a limit; a socket that takes fewer is not worth having.
+#: Refusals below this many streams on a socket are not taken for a limit: no exchange allows so few.
 LEAST_LIMIT = 10
 #: Cuts in the midst of subscribing, at about the same count, that make a limit.
 CUTS_MAKE_LIMIT = 2

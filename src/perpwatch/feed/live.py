@@ -1,0 +1,249 @@
+"""The exchange as one iterator of batches: sockets for what is new, REST for what was before or was missed.
+
+Nobody above knows where a batch came from. Whoever consumes says what to watch (:meth:`LiveFeed.watch`), what to read
+back (:meth:`LiveFeed.read`) and which stream is mute (:meth:`LiveFeed.heal`); everything comes out of the iterator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
+
+from perpwatch.errors import ApiError, ExchangeError, RateLimited, retry_delay
+from perpwatch.exchanges.adapter import Adapter, Limits
+from perpwatch.feed.connection import Clock
+from perpwatch.feed.exchange_clock import ExchangeClock
+from perpwatch.feed.outbox import Outbox
+from perpwatch.feed.plan import Service, Wish, serve
+from perpwatch.feed.pool import Pool
+from perpwatch.feed.ports import Dial, HttpGet
+from perpwatch.feed.rest import Priority, RestClient
+from perpwatch.model import MINUTE_MS, Batch, Contract, Stream, Ticker, Timeframe
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Reads under way at once. The budget paces them; this only hides the latency of the answers.
+READERS = 4
+#: A read that failed this often is given up and reported; whoever still wants it asks again.
+MAX_READ_TRIES = 6
+#: Minutes that a poll reads: enough to bridge a slow cycle, cheap because one request costs the same for any number.
+POLL_MINUTES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSettings:
+    """What a feed needs to know besides the exchange."""
+
+    websocket_url: str
+    rest_url: str
+    limits: Limits
+    subscriptions_per_connection: int  # used by the plan; below the limit, to leave room
+    wishes: Sequence[Wish]
+    use_websocket: bool = True
+
+
+@dataclass(order=True, slots=True)
+class _Read:
+    """Minutes to read back; compared by what is most urgent."""
+
+    priority: Priority
+    rank: int  # 0 is the most traded symbol
+    start_ms: int = field(compare=False)
+    end_ms: int = field(compare=False)
+    contract: Contract = field(compare=False)
+    tries: int = field(compare=False, default=0)
+    is_poll: bool = field(compare=False, default=False)
+
+
+class LiveFeed:
+    """One exchange, live. Use as ``async with feed`` and ``async for batch in feed``."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        settings: FeedSettings,
+        dial: Dial,
+        get: HttpGet,
+        clock: Clock,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.exchange_clock = ExchangeClock()
+        self.rest = RestClient(settings.rest_url, get, clock, settings.limits.requests_per_second)
+        self.pool = Pool(
+            settings.websocket_url,
+            adapter,
+            settings.limits,
+            settings.subscriptions_per_connection,
+            dial,
+            clock,
+            jitter,
+            self._deliver,
+        )
+        self.pool.on_limit = self._serve
+        self.service = Service({}, {}, (), ())
+        self.given_up: dict[str, str] = {}  # symbols whose read failed for good, with the reason
+        self._adapter = adapter
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._outbox = Outbox()
+        self._reads: asyncio.PriorityQueue[_Read] = asyncio.PriorityQueue()
+        self._reading: dict[str, _Read] = {}
+        self._contracts: dict[str, Contract] = {}
+        self._turnover_24h: dict[str, float] = {}
+        self._rank: dict[str, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- Life -------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        runners = [self._read_on() for _ in range(READERS)] + [self._poll_on()]
+        if self._settings.use_websocket:
+            runners.append(self.pool.run())
+        self._tasks = [asyncio.create_task(runner) for runner in runners]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._outbox.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._outbox.close()  # the iterator ends, and then says why
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        while batches := await self._outbox.take():
+            for batch in batches:
+                yield batch
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    # --- What there is to watch -------------------------------------------------------------------------------------
+
+    async def load_market(self) -> tuple[Sequence[Contract], Sequence[Ticker]]:
+        """All contracts and the state of each, tried until the exchange answers."""
+        server_ms = await self._insist(lambda: self.rest.fetch(self._adapter.server_time(), Priority.CONTROL))
+        self.exchange_clock.observe(server_ms, self._clock.monotonic())
+        contracts = await self._insist(lambda: self.rest.fetch(self._adapter.contracts(), Priority.CONTROL))
+        tickers = await self._insist(lambda: self.rest.fetch(self._adapter.tickers(), Priority.CONTROL))
+        return contracts, tickers
+
+    async def _insist(self, fetch: Callable[[], Awaitable[T]]) -> T:
+        attempt = 0
+        while True:
+            try:
+                return await fetch()
+            except ExchangeError as error:
+                attempt += 1
+                delay_s = retry_delay(error, attempt, self._jitter())
+                if delay_s is None:
+                    raise
+                logger.warning("%s; next try in %.1f s", error, delay_s)
+                await asyncio.sleep(delay_s)
+
+    def watch(self, contracts: Sequence[Contract], turnover_24h: Mapping[str, float]) -> None:
+        """Watch exactly these contracts from now on; what stays is not interrupted."""
+        self._contracts = {contract.symbol: contract for contract in contracts}
+        self._turnover_24h = {symbol: turnover_24h.get(symbol, 0.0) for symbol in self._contracts}
+        ranked = sorted(self._turnover_24h, key=lambda symbol: (-self._turnover_24h[symbol], symbol))
+        self._rank = {symbol: rank for rank, symbol in enumerate(ranked)}
+        self._serve()
+
+    def _serve(self) -> None:
+        capacity = self.pool.capacity if self._settings.use_websocket else 0
+        self.service = serve(self._turnover_24h, self._settings.wishes, capacity)
+        self.pool.want(self.service.rates)
+
+    def heal(self, stream: Stream) -> None:
+        """Ask again for a stream that is mute although its symbol trades."""
+        for connection in self.pool.connections.values():
+            connection.resubscribe(stream)
+
+    # --- Reading back -----------------------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """The exchange's time."""
+        return self.exchange_clock.now_ms(self._clock.monotonic())
+
+    def read(self, symbol: str, start_ms: int, end_ms: int, priority: Priority) -> None:
+        """Have minutes of a symbol read back; a request that is still queued for it is widened instead."""
+        contract = self._contracts.get(symbol)
+        if contract is None:
+            return
+        waiting = self._reading.get(symbol)
+        if waiting is not None:
+            waiting.start_ms, waiting.end_ms = min(waiting.start_ms, start_ms), max(waiting.end_ms, end_ms)
+            return
+        read = self._reading[symbol] = _Read(priority, self._rank.get(symbol, 0), start_ms, end_ms, contract)
+        self._reads.put_nowait(read)
+
+    @property
+    def reads_waiting(self) -> int:
+        return len(self._reading)
+
+    async def _read_on(self) -> None:
+        while True:
+            read = await self._reads.get()
+            if read.contract.symbol in self._contracts:
+                await self._read_once(read)
+            else:
+                self._reading.pop(read.contract.symbol, None)
+
+    async def _read_once(self, read: _Read) -> None:
+        symbol = read.contract.symbol
+        if not read.is_poll:
+            self._reading.pop(symbol, None)
+        asked_ms = self.now_ms()
+        # Older than this the exchange has nothing, and one answer holds no more.
+        start_ms = max(read.start_ms, read.end_ms - self._settings.limits.max_candles_per_request * MINUTE_MS)
+        request = self._adapter.candles(read.contract, Timeframe.Min1, start_ms, read.end_ms)
+        try:
+            history = await self.rest.fetch(request, read.priority)
+        except ApiError as error:
+            self.given_up[symbol] = str(error)
+            logger.warning("%s: minutes cannot be read: %s", symbol, error)
+        except ExchangeError as error:
+            await self._read_later(read, error)
+        else:
+            self.given_up.pop(symbol, None)
+            await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, [history]))
+
+    async def _read_later(self, read: _Read, error: ExchangeError) -> None:
+        read.tries += 1
+        if read.tries >= MAX_READ_TRIES:
+            self.given_up[read.contract.symbol] = str(error)
+            logger.warning("%s: minutes cannot be read now: %s", read.contract.symbol, error)
+            return
+        # The client has paused all calls already; waiting here as well would only idle a reader.
+        delay_s = 0.0 if isinstance(error, RateLimited) else retry_delay(error, read.tries, self._jitter())
+        if not read.is_poll:
+            self._reading.setdefault(read.contract.symbol, read)
+        await asyncio.sleep(delay_s or 0.0)
+        self._reads.put_nowait(read)
+
+    async def _poll_on(self) -> None:
+        """Read the symbols that found no room on the sockets, round and round."""
+        while True:
+            await asyncio.sleep(1.0)
+            for symbol in self.service.polled:
+                contract = self._contracts.get(symbol)
+                if contract is None or not self.exchange_clock.is_set:
+                    continue
+                now_ms = self.now_ms()
+                start_ms = now_ms - now_ms % MINUTE_MS - POLL_MINUTES * MINUTE_MS
+                read = _Read(Priority.POLL, self._rank[symbol], start_ms, now_ms, contract, is_poll=True)
+                await self._read_once(read)
+
+    async def _deliver(self, batch: Batch) -> None:
+        if batch.watermark_ms:
+            self.exchange_clock.observe(batch.watermark_ms, self._clock.monotonic())
+        await self._outbox.put(batch)
