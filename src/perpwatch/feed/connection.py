@@ -13,11 +13,20 @@ import socket as sockets
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import picows
 
-from perpwatch.errors import ConnectionFailed, ConnectionLost, ExchangeError, ProtocolError, retry_delay
+from perpwatch.errors import (
+    FIRST_DELAY_S,
+    MAX_DELAY_S,
+    ConnectionFailed,
+    ConnectionLost,
+    ExchangeError,
+    ProtocolError,
+    retry_delay,
+)
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.feed.budget import Budget
 from perpwatch.feed.ports import Dial, Socket
@@ -176,12 +185,25 @@ class _Listener(picows.WSListener):
 Sink = Callable[[Batch], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How a lost connection comes back: delays grow from ``first_s`` to ``cap_s``.
+
+    After ``max_attempts`` failures in a row the connection gives up and its error ends the feed; 0 is never.
+    """
+
+    first_s: float = FIRST_DELAY_S
+    cap_s: float = MAX_DELAY_S
+    max_attempts: int = 0
+
+
 class Connection:
     """One place in the pool: a name, what it should carry, and a socket when there is one.
 
     Args:
         source: its name in batches, logs and metrics.
         jitter: random numbers in [0, 1) for the back-off.
+        retries: how patient to be.
         dials: the budget of dials that the whole process shares.
     """
 
@@ -196,6 +218,7 @@ class Connection:
         dials: Budget,
         jitter: Callable[[], float],
         sink: Sink,
+        retries: Retries,
     ) -> None:
         self.source = source
         self.url = url
@@ -220,6 +243,7 @@ class Connection:
         self._dials = dials
         self._jitter = jitter
         self._sink = sink
+        self._retries = retries
         self._poke = asyncio.Event()
         self._restart: ConnectionLost | None = None
 
@@ -287,7 +311,11 @@ class Connection:
         self.last_error = error
         self.failures += 1
         self.total_failures += 1
-        delay_s = retry_delay(error, self.failures, self._jitter())
+        if self._retries.max_attempts and self.failures >= self._retries.max_attempts:
+            raise error
+        delay_s = retry_delay(
+            error, self.failures, self._jitter(), first_s=self._retries.first_s, cap_s=self._retries.cap_s
+        )
         assert delay_s is not None, "every failure of a connection is worth another try"
         self.retry_at_s = self._clock.monotonic() + delay_s
         logger.warning("%s: %s; next try in %.1f s", self.source, error, delay_s)

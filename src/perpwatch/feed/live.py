@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 
 from perpwatch.errors import ApiError, ExchangeError, RateLimited, retry_delay
 from perpwatch.exchanges.adapter import Adapter, Limits
-from perpwatch.feed.connection import Clock
+from perpwatch.feed.connection import Clock, Retries
 from perpwatch.feed.exchange_clock import ExchangeClock
 from perpwatch.feed.outbox import Outbox
 from perpwatch.feed.plan import Service, Wish, serve
@@ -44,6 +44,7 @@ class FeedSettings:
     subscriptions_per_connection: int  # used by the plan; below the limit, to leave room
     wishes: Sequence[Wish]
     use_websocket: bool = True
+    retries: Retries = Retries()
 
 
 @dataclass(order=True, slots=True)
@@ -82,6 +83,7 @@ class LiveFeed:
             clock,
             jitter,
             self._deliver,
+            settings.retries,
         )
         self.pool.on_limit = self._serve
         self.service = Service({}, {}, (), ())
@@ -123,6 +125,7 @@ class LiveFeed:
         while batches := await self._outbox.take():
             for batch in batches:
                 yield batch
+            await asyncio.sleep(0)  # a reader that is always behind must not keep the others from running
         for task in self._tasks:
             if task.done() and not task.cancelled():
                 task.result()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from perpwatch.errors import ConnectionFailed
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.feed.budget import Budget
-from perpwatch.feed.connection import Clock, Connection, Sink, State
+from perpwatch.feed.connection import Clock, Connection, Retries, Sink, State
 from perpwatch.feed.plan import Action, Connected, plan
 from perpwatch.feed.ports import Dial
 from perpwatch.feed.session import WINDOW
@@ -66,6 +66,7 @@ class Pool:
         clock: Clock,
         jitter: Callable[[], float],
         sink: Sink,
+        retries: Retries,
     ) -> None:
         self.per_connection = min(per_connection, limits.max_subscriptions_per_connection)
         self.max_connections = limits.max_connections
@@ -79,6 +80,7 @@ class Pool:
         self._clock = clock
         self._jitter = jitter
         self._sink = sink
+        self._retries = retries
         self._dials = Budget(limits.dials_per_second, burst=2.0)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -157,6 +159,7 @@ class Pool:
             self._dials,
             self._jitter,
             self._deliver,
+            self._retries,
         )
         self._tasks[source] = self._group.create_task(connection.run(), name=source)
 

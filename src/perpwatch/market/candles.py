@@ -524,15 +524,18 @@ class CandleBook:
         repairs = bisect.bisect_left(minutes, series.watched_since_ms or _DOWN, key=_open_time)
         if repairs:
             self._file_history(series, minutes[:repairs])
+            series.watched_since_ms = series.watched_since_ms or minutes[-1].close_time_ms
+        # A symbol without a stream is read by REST all the time: that is its normal way, and no repair.
+        trust = Trust.REPAIRED if series.source else Trust.VERIFIED
         for minute in minutes[repairs:]:
             known = self._find(series, minute.open_time_ms)
             if known is None:
-                self._add(series, msgspec.structs.replace(minute, trust=Trust.REPAIRED), outcome)
+                self._add(series, msgspec.structs.replace(minute, trust=trust), outcome)
             elif known.contracts == minute.contracts:
                 self._ledger.record(minute.symbol, minute.open_time_ms, Trust.VERIFIED)
             elif minute.contracts > known.contracts:
                 self.counters.corrected += 1
-                self._add(series, msgspec.structs.replace(minute, trust=Trust.REPAIRED), outcome)
+                self._add(series, msgspec.structs.replace(minute, trust=trust), outcome)
             # A read that is short of what was pushed trails the socket; an audit will look again.
         return minutes
 

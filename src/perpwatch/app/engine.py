@@ -1,0 +1,197 @@
+"""From batches to signals: everything between a feed and a person, without waiting for anything.
+
+Synchronous and deterministic: the same batches give the same steps, live, replayed or simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from perpwatch.detect.detector import NEVER, Detector
+from perpwatch.market.candles import CandleBook, Outcome, Series, roll_up_all
+from perpwatch.market.ledger import Ledger, Span
+from perpwatch.market.referee import Referee
+from perpwatch.market.repair import REST_SETTLE_MS, RepairQueue
+from perpwatch.model import (
+    MINUTE_MS,
+    Batch,
+    Candle,
+    CandleHistory,
+    CandleUpdate,
+    Contract,
+    Event,
+    Gap,
+    Kind,
+    Signal,
+    StreamUp,
+    Ticker,
+    Tickers,
+    Timeframe,
+)
+
+
+@dataclass(slots=True)
+class Step:
+    """What one batch led to."""
+
+    signals: list[Signal] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
+    events: Sequence[Event] = ()  # those the engine does not use itself: trades, depth, contracts
+
+
+class Engine:
+    """The whole analysis of one exchange.
+
+    Args:
+        detectors: asked in this order.
+        timeframes: those that are analysed; minutes are always kept.
+        is_intrabar: whether running candles are judged, not only closed ones.
+    """
+
+    def __init__(
+        self, detectors: Sequence[Detector], timeframes: Sequence[Timeframe], *, is_intrabar: bool = True
+    ) -> None:
+        self.detectors = list(detectors)
+        self.timeframes = tuple(timeframes)
+        self.is_intrabar = is_intrabar
+        self.ledger = Ledger()
+        self.referee = Referee()
+        self.book = CandleBook(self.ledger, self.referee)
+        self.repairs = RepairQueue(self.ledger)
+        self.tickers: dict[str, Ticker] = {}
+        self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
+        self.signals = 0
+        self.now_ms = 0  # the exchange's time, as far as any source has proven it
+
+    # --- Who is watched ---------------------------------------------------------------------------------------------
+
+    def watch(self, contracts: Sequence[Contract]) -> None:
+        """Watch exactly these contracts from now on."""
+        wanted = {contract.symbol for contract in contracts}
+        for symbol in [symbol for symbol in self.book.series if symbol not in wanted]:
+            self.book.unwatch(symbol)
+            self.repairs.forget(symbol)
+            self.warm.pop(symbol, None)
+            for detector in self.detectors:
+                detector.forget(symbol)
+        for contract in contracts:
+            self.book.watch(contract)
+
+    # --- The flow ---------------------------------------------------------------------------------------------------
+
+    def take(self, batch: Batch) -> Step:
+        """Digest a batch."""
+        step = Step()
+        outcome, push, received_ns = step.outcome, self.book.push, batch.received_time_ns
+        rest: list[Event] = []
+        for event in batch.events:
+            if isinstance(event, CandleUpdate):
+                series = push(event, outcome)
+                if series is not None and self.is_intrabar:
+                    self._look(series, event.event_time_ms, received_ns, step)
+            else:
+                self._take_other(event, batch, step, rest)
+        step.events = rest
+        if batch.watermark_ms:
+            self.now_ms = max(self.now_ms, batch.watermark_ms)
+            self.book.advance(batch.source, batch.watermark_ms, outcome)
+        if outcome.closed or outcome.lost:
+            self._digest(outcome, batch, step)
+        self.signals += len(step.signals)
+        return step
+
+    def _take_other(self, event: Event, batch: Batch, step: Step, rest: list[Event]) -> None:
+        match event:
+            case Tickers():
+                for ticker in event.tickers:
+                    self.tickers[ticker.symbol] = ticker
+                if len(event.tickers) > 1 or batch.source != "rest":
+                    self.book.hear(event, step.outcome)
+            case StreamUp():
+                if event.stream.kind is Kind.CANDLES:
+                    self.book.stream_up(event)
+            case Gap():
+                self.book.gap(event, step.outcome)
+            case CandleHistory():
+                self._take_history(event, batch.watermark_ms - REST_SETTLE_MS, step.outcome)
+            case _:
+                rest.append(event)
+
+    def _take_history(self, history: CandleHistory, until_ms: int, outcome: Outcome) -> None:
+        minutes = self.book.fill(history, until_ms, outcome)
+        symbol = history.symbol
+        if symbol in self.warm or symbol not in self.book.series:
+            return
+        # Minutes that were closed live while the history was on its way belong behind it.
+        end_ms = minutes[-1].close_time_ms if minutes else until_ms
+        minutes += [minute for minute in self.book.series[symbol].minutes if minute.open_time_ms >= end_ms]
+        known_until_ms = minutes[-1].close_time_ms if minutes else until_ms
+        for timeframe in self.timeframes:
+            candles = roll_up_all(minutes, timeframe, until_ms=known_until_ms)
+            for detector in self.detectors:
+                detector.warm_up(symbol, timeframe, candles)
+        self.warm[symbol] = None
+        self.book.series[symbol].wake_amount = -1.0
+
+    # --- Detection --------------------------------------------------------------------------------------------------
+
+    def _look(self, series: Series, event_time_ms: int, received_ns: int, step: Step) -> None:
+        """Judge the running candles of a symbol, then note from which amount on they are worth another look."""
+        symbol = series.contract.symbol
+        if symbol not in self.warm:
+            series.wake_amount = NEVER
+            return
+        wake = NEVER
+        for timeframe in self.timeframes:
+            candle = self.book.running_candle(series, timeframe)
+            ended = candle.turnover - self._minute_turnover(series)
+            for detector in self.detectors:
+                if candle.turnover >= detector.wake_turnover(symbol, timeframe):
+                    signal = detector.update(candle, event_time_ms, received_ns)
+                    if signal is not None:
+                        step.signals.append(signal)
+                wake = min(wake, detector.wake_turnover(symbol, timeframe) - ended)
+        # Amounts of coin-margined contracts are in base coin, which no turnover can be compared with.
+        series.wake_amount = -1.0 if series.contract.is_coin_margined else wake
+
+    @staticmethod
+    def _minute_turnover(series: Series) -> float:
+        assert series.running is not None
+        return series.contract.turnover(series.running.contracts, series.running.amount)
+
+    def _digest(self, outcome: Outcome, batch: Batch, step: Step) -> None:
+        """Closed candles go to the detectors, lost minutes to the repair."""
+        for candle in outcome.closed:
+            self._judge_closed(candle, batch, step)
+        for span in outcome.lost:
+            self.repairs.add(span)
+            for detector in self.detectors:
+                detector.reset(span.symbol)
+
+    def _judge_closed(self, candle: Candle, batch: Batch, step: Step) -> None:
+        if candle.symbol not in self.warm or candle.timeframe not in self.timeframes:
+            return
+        for detector in self.detectors:
+            signal = detector.update(candle, batch.watermark_ms, batch.received_time_ns)
+            if signal is not None:
+                step.signals.append(signal)
+        if candle.timeframe is Timeframe.Min1:
+            # What is usual has changed, so the next push needs a look.
+            self.book.series[candle.symbol].wake_amount = -1.0
+
+    # --- What should be read back -----------------------------------------------------------------------------------
+
+    def due_repairs(self, rank: dict[str, int]) -> list[Span]:
+        """Missing minutes that are ready to be read back, most urgent first."""
+        return self.repairs.due(self.now_ms, lambda symbol: rank.get(symbol, len(rank)))
+
+    def coverage(self) -> float:
+        """Share of the watched symbols whose candle stream is up; 0 when none is watched."""
+        series = self.book.series.values()
+        return sum(one.is_up for one in series) / len(series) if series else 0.0
+
+    def history_window_ms(self, minutes: int) -> tuple[int, int]:
+        """The window that a history of so many minutes, read now, covers."""
+        end_ms = self.now_ms - self.now_ms % MINUTE_MS + MINUTE_MS
+        return end_ms - minutes * MINUTE_MS, end_ms
