@@ -24,7 +24,6 @@ from perpwatch.exchanges.mexc.messages import (
     Push,
     PushTickers,
     TickerRow,
-    TimeMs,
 )
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -115,9 +114,9 @@ def _meaning(value: dict[str, Any]) -> Message:
     if channel == "pong":
         return Pong(msgspec.convert(value, PongReply).data)
     if channel == "rs.error":
-        return _refusal(msgspec.convert(value, CommandReply))
+        return _refusal(_command_reply(value))
     if prefix == "rs":
-        return _reply(msgspec.convert(value, CommandReply), name)
+        return _reply(_command_reply(value), name)
     if prefix != "push" or channels.parse_channel(name) is None:
         raise normalize.Unreadable(f"unknown channel {channel!r}")
     return _push(value, channel)
@@ -147,6 +146,10 @@ def _tickers(value: dict[str, Any], rows: list[Any]) -> Message:
     return PushTickers(tuple(readable), empty.event_time_ms, len(rows) - len(readable))
 
 
+def _command_reply(value: dict[str, Any]) -> CommandReply:
+    return msgspec.convert(value, CommandReply, strict=False)  # the time is a string in documentation
+
+
 def _reply(reply: CommandReply, name: str) -> Message:
     action, _, channel = name.partition(".")
     if channels.parse_channel(channel) is None or action not in ("sub", "unsub"):
@@ -154,8 +157,8 @@ def _reply(reply: CommandReply, name: str) -> Message:
     if reply.data != "success":
         return _refusal(reply)
     if action == "unsub":
-        return Ignored(reply.channel, _time_ms(reply))
-    return Ack(channel, _time_ms(reply))
+        return Ignored(reply.channel, reply.ts)
+    return Ack(channel, reply.ts)
 
 
 def _refusal(reply: CommandReply) -> Refusal:
@@ -164,15 +167,8 @@ def _refusal(reply: CommandReply) -> Refusal:
         text=reply.data,
         symbol=named[1] if named else None,
         closes_connection="close the channel" in reply.data,
-        event_time_ms=_time_ms(reply),
+        event_time_ms=reply.ts,
     )
-
-
-def _time_ms(reply: CommandReply) -> int | None:
-    if reply.ts is None:
-        return None
-    time_ms: int = msgspec.convert(reply.ts, TimeMs, strict=False)  # documentation prints it as a string
-    return time_ms
 
 
 def _inflate(frame: bytes) -> bytes:

@@ -331,7 +331,7 @@ class CommandReply(Struct, frozen=True, gc=False):
 
     channel: str
     data: str = ""
-    ts: TimeMs | str | None = None
+    ts: TimeMs | None = None
 
 
 # {"ping":1587453241453}
