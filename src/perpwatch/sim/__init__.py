@@ -21,6 +21,7 @@ from perpwatch.sim.market import (
 )
 from perpwatch.sim.network import REST_URL, WEBSOCKET_URL, HttpAnswer, MemorySocket, SimulatedNetwork
 from perpwatch.sim.rest import Answer
+from perpwatch.sim.server import SimulatorServer
 
 
 def build(
@@ -69,6 +70,7 @@ __all__ = [
     "SimulatedExchange",
     "SimulatedMarket",
     "SimulatedNetwork",
+    "SimulatorServer",
     "Topic",
     "VirtualTimeLoop",
     "build",

@@ -99,6 +99,11 @@ class Clock:
         loop = asyncio.get_running_loop()
         return cls(epoch_ms, loop, loop.time())
 
+    @property
+    def speed(self) -> float:
+        """Market seconds that pass in a real one; 1 where the question makes no sense."""
+        return self._loop.speed if isinstance(self._loop, ScaledLoop) else 1.0
+
     def monotonic(self) -> float:
         """Market seconds that never go back, from an unstated origin."""
         return self._loop.time()

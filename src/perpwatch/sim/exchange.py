@@ -48,6 +48,7 @@ _SYMBOL_CHANNELS = frozenset(
     ("ticker", "deal", "depth", "depth.full", "depth.step", "kline", "funding.rate", "index.price", "fair.price")
 )
 _MARKET_CHANNELS = frozenset(("tickers", "contract", "event.contract"))
+_REFERENCE_CHANNELS = frozenset(("funding.rate", "index.price", "fair.price"))
 _FULL_LIMITS = (5, 10, 20, 50)
 
 
@@ -61,6 +62,9 @@ class Topic(msgspec.Struct, frozen=True, gc=False):
     def is_hit_by(self, target: str) -> bool:
         """Whether a fault aimed at ``target`` (a symbol, a channel, or both) concerns this topic."""
         return target in ("", "all", self.symbol, self.channel, f"{self.channel}:{self.symbol}")
+
+
+TICKERS = Topic("tickers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,7 @@ class SimulatedExchange:
         self._active: dict[str, None] = {}  # desks with something pending
         self._changed: dict[int, None] = {}  # rows of the market that tickers owe
         self._fresh: list[tuple[Session, Topic]] = []  # subscribed since the last step
+        self._references: dict[Topic, None] = {}  # subscribed topics that are pushed by the clock
         self._books: dict[str, Book] = {}
         self._silences: list[_Silence] = []
         self._events: list[tuple[int, int, FaultEvent]] = []
@@ -395,6 +400,8 @@ class SimulatedExchange:
             desk.klines.append(topic)
         else:
             desk.others.setdefault(topic.channel, []).append(topic)
+        if topic.channel in _REFERENCE_CHANNELS:
+            self._references[topic] = None
 
     def _unsubscribe(self, session: Session, channel: str, parameters: dict[str, Any], now_ms: int) -> None:
         symbol = "" if channel in _MARKET_CHANNELS else str(parameters.get("symbol", ""))
@@ -412,6 +419,7 @@ class SimulatedExchange:
         if subscribers:
             return
         self._subscribers.pop(topic, None)
+        self._references.pop(topic, None)
         desk = self._desks.get(topic.symbol)
         if desk is None:
             return
@@ -471,7 +479,7 @@ class SimulatedExchange:
             session.say_due(now_ms)
 
     def _note(self, trades: list[MarketTrade]) -> None:
-        desks, changed, has_tickers = self._desks, self._changed, Topic("tickers") in self._subscribers
+        desks, changed, has_tickers = self._desks, self._changed, TICKERS in self._subscribers
         listing_of = self.market.listing
         for trade in trades:
             desk = desks.get(trade.symbol)
@@ -655,7 +663,7 @@ class SimulatedExchange:
         return frames.tickers(rows + frames.ghost_rows(now_ms), now_ms)
 
     def _push_tickers(self, now_ms: int) -> None:
-        topic = Topic("tickers")
+        topic = TICKERS
         changed, self._changed = self._changed, {}
         if topic not in self._subscribers:
             return
@@ -671,27 +679,20 @@ class SimulatedExchange:
             self._publish(topic, frames.tickers(rows, now_ms), now_ms)
 
     def _push_references(self, now_ms: int) -> None:
-        for desk in list(self._desks.values()):
-            others, listing, symbol = desk.others, desk.listing, desk.listing.symbol
-            if not others:
-                continue
-            if others.get("index.price"):
-                fields: dict[str, Any] = {"symbol": symbol, "price": frames.index_price(listing, now_ms)}
-                self._publish(
-                    Topic("index.price", symbol), frames.pushed("index.price", symbol, fields, now_ms), now_ms
-                )
-            if others.get("fair.price"):
-                fields = {"symbol": symbol, "price": frames.fair_price(listing, now_ms)}
-                self._publish(Topic("fair.price", symbol), frames.pushed("fair.price", symbol, fields, now_ms), now_ms)
-            if others.get("funding.rate") and now_ms % FUNDING_MS == 0:
-                fields = {
-                    "symbol": symbol,
-                    "rate": frames.funding_rate(listing, now_ms),
-                    "nextSettleTime": frames.next_settlement_ms(now_ms),
-                }
-                self._publish(
-                    Topic("funding.rate", symbol), frames.pushed("funding.rate", symbol, fields, now_ms), now_ms
-                )
+        for topic in list(self._references):
+            listing = self._desks[topic.symbol].listing
+            fields: dict[str, Any] = {"symbol": topic.symbol}
+            match topic.channel:
+                case "index.price":
+                    fields["price"] = frames.index_price(listing, now_ms)
+                case "fair.price":
+                    fields["price"] = frames.fair_price(listing, now_ms)
+                case _:
+                    if now_ms % FUNDING_MS:
+                        continue
+                    fields["rate"] = frames.funding_rate(listing, now_ms)
+                    fields["nextSettleTime"] = frames.next_settlement_ms(now_ms)
+            self._publish(topic, frames.pushed(topic.channel, topic.symbol, fields, now_ms), now_ms)
 
     def _push_contract(self, record: dict[str, Any], now_ms: int) -> None:
         frame = frames.pushed("contract", record["symbol"], record, now_ms)
@@ -833,6 +834,7 @@ class SimulatedExchange:
             return
         for topic in [*desk.klines, *(topic for topics in desk.others.values() for topic in topics)]:
             self._subscribers.pop(topic, None)
+            self._references.pop(topic, None)
 
     def _hit(self, target: str) -> Iterator[Session]:
         """Open sessions that a fault aimed at ``target`` concerns: all, one by number, or those watching a symbol."""

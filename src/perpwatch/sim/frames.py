@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import lru_cache
 from random import Random
@@ -56,7 +56,11 @@ def index_price(listing: Listing, now_ms: int) -> float:
 
 def fair_price(listing: Listing, now_ms: int) -> float:
     """The mark: half way between the last price and the index."""
-    return round((listing.last_price + index_price(listing, now_ms)) / 2, listing.instrument.price_scale)
+    return _fair(listing, index_price(listing, now_ms))
+
+
+def _fair(listing: Listing, index: float) -> float:
+    return round((listing.last_price + index) / 2, listing.instrument.price_scale)
 
 
 def funding_rate(listing: Listing, now_ms: int) -> float:
@@ -120,14 +124,14 @@ def deal_as_object(symbol: str, trade: MarketTrade, scale: int, now_ms: int, spe
 
 
 def tickers_row(listing: Listing, day: DayStatistics, now_ms: int) -> str:
-    each = listing.instrument
-    scale, last = each.price_scale, listing.last_price
+    each, last, index = listing.instrument, listing.last_price, index_price(listing, now_ms)
+    scale = each.price_scale
     return (
         f'{{"amount24":{day.amount!r},"contractId":{each.contract_id},'
-        f'"fairPrice":{plain(fair_price(listing, now_ms), scale)},"high24Price":{plain(day.high, scale)},'
-        f'"indexPrice":{plain(index_price(listing, now_ms), scale + 1)},"lastPrice":{plain(last, scale)},'
-        f'"lower24Price":{plain(day.low, scale)},"maxBidPrice":{plain(round(last * 1.2, scale), scale)},'
-        f'"minAskPrice":{plain(round(last * 0.8, scale), scale)},"riseFallRate":{last / day.open - 1:.4f},'
+        f'"fairPrice":{_fair(listing, index):.{scale}f},"high24Price":{plain(day.high, scale)},'
+        f'"indexPrice":{index:.{scale + 1}f},"lastPrice":{plain(last, scale)},'
+        f'"lower24Price":{plain(day.low, scale)},"maxBidPrice":{last * 1.2:.{scale}f},'
+        f'"minAskPrice":{last * 0.8:.{scale}f},"riseFallRate":{last / day.open - 1:.4f},'
         f'"symbol":"{each.symbol}","timestamp":{now_ms},"volume24":{day.contracts}}}'
     )
 
@@ -296,7 +300,3 @@ def compressed(frame: bytes) -> bytes:
 def is_binary(frame: bytes) -> bool:
     """Whether a frame travels as binary: only compressed ones do."""
     return frame[:2] == b"\x1f\x8b"
-
-
-def rows_of(levels: Sequence[tuple[float, int, int]]) -> list[list[float | int]]:
-    return [list(level) for level in levels]

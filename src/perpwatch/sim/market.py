@@ -42,6 +42,9 @@ _KERNEL = _MEMORY ** np.arange(24)
 _CLUSTER_MS = 60.0
 _SIZE_SPREAD = 1.1  # standard deviation of the logarithm of a trade's size
 
+# How busy a minute of the day is against the average: most at 14:00 UTC, least at 02:00.
+_SEASONS = 1.0 + 0.5 * np.sin((np.arange(DAY_MINUTES) / DAY_MINUTES - 1 / 3) * 2 * np.pi)
+
 _PUMP_FILLS_PER_MINUTE = (90.0, 900.0)
 _PUMP_TAKER_SHARE = 0.85
 _PUMP_KEPT = 0.6  # of the move, after it has settled
@@ -484,7 +487,7 @@ class SimulatedMarket:
         self._draw_pumps()
         minute, times, counts = self._minute, [], []
         owners: list[int] = []
-        factor = _season(minute) * self._activity
+        factor = float(_SEASONS[minute % DAY_MINUTES]) * self._activity
         for listing in self._listings.values():
             if listing.next_contract_size:
                 listing.instrument.contract_size, listing.next_contract_size = listing.next_contract_size, 0.0
@@ -791,7 +794,7 @@ def _draw_day(
     restlessness = _QUIET_RESTLESSNESS if rate < _QUIET_BELOW_TRADES_PER_MINUTE else _RESTLESSNESS
     noise = random.standard_normal(DAY_MINUTES + len(_KERNEL) - 1) * restlessness
     mood = np.convolve(noise, _KERNEL, "valid") - _mean_correction(restlessness)
-    seasons = np.array([_season(int(minute)) for minute in range(DAY_MINUTES)])[minutes % DAY_MINUTES]
+    seasons = _SEASONS[minutes % DAY_MINUTES]
     counts = random.poisson(rate * activity * seasons * np.exp(mood))
     has_traded = counts > 0
 
@@ -872,11 +875,6 @@ def _buckets(minutes: Integers, timeframe: Timeframe) -> Integers:
 def bucket_start(minute: int, timeframe: Timeframe) -> int:
     """The open minute of the ``timeframe`` candle that ``minute`` belongs to."""
     return int(_buckets(np.array([minute], np.int64), timeframe)[0])
-
-
-def _season(minute: int) -> float:
-    """How busy a minute of the day is against the average: most at 14:00 UTC, least at 02:00."""
-    return 1.0 + 0.5 * math.sin((minute % DAY_MINUTES / DAY_MINUTES - 1 / 3) * 2 * math.pi)
 
 
 def _mean_correction(restlessness: float) -> float:
