@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 
+import msgspec
 import pytest
 from mexc_frames import sample, sample_names
 
 from perpwatch.exchanges.adapter import Ack, Message, Pong, Refusal
 from perpwatch.exchanges.mexc.codec import decode
-from perpwatch.exchanges.mexc.messages import Deal, Kline, Level, PushDeal, PushKline, PushTickers, TickerRow
+from perpwatch.exchanges.mexc.messages import Deal, Kline, Level, Push, PushDeal, PushKline, PushTickers, TickerRow
 from perpwatch.model import (
     CandleUpdate,
     Contract,
@@ -359,6 +361,15 @@ def test_hot_pushes_are_model_words_without_a_copy() -> None:
     assert all(isinstance(row, Ticker) for row in tickers.tickers)
     assert isinstance(trades, Trades)
     assert all(isinstance(trade, Trade) for trade in trades.trades)
+
+
+@pytest.mark.parametrize("name", ["ws-push-kline", "ws-push-tickers", "ws-push-deal-multi", "ws-push-depth.full"])
+def test_encoding_a_push_gives_its_wire_form_back(name: str) -> None:
+    push = msgspec.json.decode(sample(name), type=Push)
+    wire, encoded = json.loads(sample(name)), json.loads(msgspec.json.encode(push))
+    assert encoded.keys() <= wire.keys()
+    assert {key: wire[key] for key in ("channel", "ts")} == {key: encoded[key] for key in ("channel", "ts")}
+    assert decode(msgspec.json.encode(push)) == EXPECTED[name]
 
 
 def test_coin_margined_amounts_are_base_coin() -> None:

@@ -2,7 +2,7 @@
 
 The wire struct *is* the event where it can be: a struct that subclasses a word of :mod:`perpwatch.model` and redeclares
 its fields with the wire's names decodes straight into that word, and nothing is copied. Where the wire is shaped
-differently, :mod:`.normalize` builds the event. Encoding such a struct gives the wire form back.
+differently, :mod:`.normalize` builds the event. Encoding a push gives its wire form back.
 
 What a number may be is part of its type, so that the decoder checks it in C: times lie between 2015 and 2100 (which
 tells seconds from milliseconds), sizes and prices are not negative, and no number is infinite (JSON has no word for it
@@ -50,7 +50,7 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 # {"symbol":"BTC_USDT","interval":"Min1","t":1770330480,"o":63104.8,"c":63519.9,"h":63522.3,"l":63104.8,
 #  "a":9033395.19463,"q":1425571,"ro":63123.3,"rc":63519.9,"rh":63522.3,"rl":63120.8}
-class Kline(RunningCandle, frozen=True, gc=False):
+class Kline(RunningCandle, frozen=True, gc=False, omit_defaults=True):
     """The bar so far. ``t`` is in *seconds*; ``o`` is the previous close; ``ro rh rl rc`` are from real trades.
 
     ``q`` is contracts; ``a`` is turnover in the settle coin. The documented ``v`` has never been seen, and the oldest
@@ -73,7 +73,7 @@ class Kline(RunningCandle, frozen=True, gc=False):
 
 
 # {"symbol":"BTC_USDT","data":{...Kline...},"channel":"push.kline","ts":1770330514053}
-class PushKline(CandleUpdate, frozen=True, gc=False, tag_field="channel", tag="push.kline"):
+class PushKline(CandleUpdate, frozen=True, gc=False, omit_defaults=True, tag_field="channel", tag="push.kline"):
     """A running candle; sent with trades only, so a quiet contract is silent."""
 
     candle: Kline = field(name="data")
@@ -83,7 +83,7 @@ class PushKline(CandleUpdate, frozen=True, gc=False, tag_field="channel", tag="p
 # {"amount24":157589.74,"contractId":1156,"fairPrice":0.04116,"high24Price":0.04297,"indexPrice":0.04119,
 #  "lastPrice":0.04114,"lower24Price":0.04068,"maxBidPrice":0.04942,"minAskPrice":0.03295,"riseFallRate":-0.0292,
 #  "symbol":"WCT_USDT","timestamp":1790870034312,"volume24":376505}
-class TickerRow(Ticker, frozen=True, gc=False):
+class TickerRow(Ticker, frozen=True, gc=False, omit_defaults=True):
     """One contract's state. ``volume24`` is contracts, ``amount24`` the settle coin, ``riseFallRate`` a fraction.
 
     ``maxBidPrice`` and ``minAskPrice`` are the band for orders, *not* best bid and ask, and are left out. Best bid
@@ -107,7 +107,7 @@ class TickerRow(Ticker, frozen=True, gc=False):
 
 
 # {"channel":"push.tickers","data":[{...TickerRow...}],"ts":1790870034312}
-class PushTickers(Tickers, frozen=True, gc=False, tag_field="channel", tag="push.tickers"):
+class PushTickers(Tickers, frozen=True, gc=False, omit_defaults=True, tag_field="channel", tag="push.tickers"):
     """The whole market: all rows in the first frame, then the changed ones, about every 2 s."""
 
     tickers: tuple[TickerRow, ...] = field(name="data")
@@ -115,7 +115,7 @@ class PushTickers(Tickers, frozen=True, gc=False, tag_field="channel", tag="push
 
 
 # {"p":84062.6,"v":13,"T":1,"O":3,"M":1,"t":1790870038339,"i":"16435741160","cts":"1790870038339"}
-class Deal(Trade, frozen=True, gc=False):
+class Deal(Trade, frozen=True, gc=False, omit_defaults=True):
     """One execution: ``v`` contracts at ``p``; ``T`` is the taker's side (1 bought, 2 sold).
 
     ``i`` is a string although documented as a number, and was absent before late 2025. ``cts`` (a string, absent
@@ -131,7 +131,7 @@ class Deal(Trade, frozen=True, gc=False):
 
 # {"symbol":"BTC_USDT","data":[{...Deal...}],"channel":"push.deal","ts":1790870038339}
 # Until August 2025 data was one object instead of an array; the codec reads that as an array of one.
-class PushDeal(Trades, frozen=True, gc=False, tag_field="channel", tag="push.deal"):
+class PushDeal(Trades, frozen=True, gc=False, omit_defaults=True, tag_field="channel", tag="push.deal"):
     """Executions, oldest first; several in one frame when merged."""
 
     symbol: Symbol
@@ -254,16 +254,16 @@ class ContractRecord(Struct, frozen=True, gc=False, rename="camel"):
 
     ``state``: 0 enabled, 1 delivery, 2 delivered, 3 offline, 4 paused. ``contractSize`` is base coin per contract, or
     quote coin when the settle coin is not the quote coin. ``apiAllowed`` is about orders (false even for BTC_USDT) and
-    ``type`` does not tell perpetuals apart, so neither is read. Only what changes the meaning of numbers must be there,
-    and a record without a size is kept as not trading: one odd record must not hide a thousand good ones.
+    ``type`` does not tell perpetuals apart, so neither is read. What changes the meaning of numbers must be there;
+    where it is null the contract is kept as not trading: one odd record must not hide a thousand good ones.
     """
 
     symbol: Symbol
-    base_coin: str
-    quote_coin: str
-    settle_coin: str
+    base_coin: str | None
+    quote_coin: str | None
+    settle_coin: str | None
     contract_size: Size | None
-    state: int
+    state: int | None
     price_unit: float | None = None
     price_scale: int | None = None
     is_hidden: bool | None = None

@@ -101,15 +101,16 @@ def fair_price(row: FairPrice) -> ReferencePrice:
 def contract(record: ContractRecord) -> Contract:
     """A contract of the exchange's list. Zones lose their prefix and become lower case: ``stock``, ``layer2``."""
     opening_ms = record.opening_time or 0
+    is_countable = bool(record.base_coin and record.quote_coin and record.settle_coin and record.contract_size)
     return Contract(
         symbol=record.symbol,
-        base_coin=record.base_coin,
-        quote_coin=record.quote_coin,
-        settle_coin=record.settle_coin,
+        base_coin=record.base_coin or "",
+        quote_coin=record.quote_coin or "",
+        settle_coin=record.settle_coin or "",
         contract_size=record.contract_size or 0.0,
         price_unit=record.price_unit or 0.0,
         price_scale=8 if record.price_scale is None else record.price_scale,
-        is_trading=record.state == 0 and bool(record.contract_size),
+        is_trading=record.state == 0 and is_countable,
         is_hidden=bool(record.is_hidden),
         opening_time_ms=opening_ms if EARLIEST_S * 1000 <= opening_ms < LATEST_S * 1000 else 0,
         zones=tuple(zone.removeprefix(ZONE_PREFIX).lower() for zone in record.concept_plate or ()),
