@@ -44,7 +44,7 @@ class FeedSettings:
     subscriptions_per_connection: int  # used by the plan; below the limit, to leave room
     wishes: Sequence[Wish]
     use_websocket: bool = True
-    retries: Retries = Retries()
+    retries: Retries = field(default_factory=Retries)
 
 
 @dataclass(order=True, slots=True)

@@ -50,12 +50,19 @@ class Priority(enum.IntEnum):
     AUDIT = 4
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
 @asynccontextmanager
 async def http_over_network(*, proxy: str | None = None) -> AsyncIterator[HttpGet]:
     """A ``get`` over the network. Redirects are not followed: an interface that redirects has moved or is blocked."""
     async with aiohttp.ClientSession(
         headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        timeout=aiohttp.ClientTimeout(total=None),  # whoever asks sets the limit
     ) as client:
 
         async def get(url: str, params: Mapping[str, str | int]) -> HttpAnswer:
@@ -65,9 +72,7 @@ async def http_over_network(*, proxy: str | None = None) -> AsyncIterator[HttpGe
                     if not response.content.at_eof():
                         raise RequestFailed(url, f"the answer is larger than {MAX_BODY_BYTES} bytes")
                     headers = {name.lower(): value for name, value in response.headers.items()}
-                    return HttpAnswer(response.status, body, headers)
-            except TimeoutError as error:
-                raise RequestFailed(url, f"no answer within {TIMEOUT_S:g} s") from error
+                    return _Answer(response.status, body, headers)
             except aiohttp.ClientConnectorDNSError as error:
                 raise RequestFailed(url, "the name does not resolve; is there a network?") from error
             except aiohttp.ClientProxyConnectionError as error:
@@ -132,7 +137,7 @@ class RestClient:
         try:
             await self._turn(priority, request.weight)
             self.counters.requests += 1
-            answer = await self._get(url, request.params or {})
+            answer = await self._ask(url, request.params or {})
             result = self._understand(url, request, answer)
         except RateLimited as error:
             breaker.give_back()
@@ -152,6 +157,13 @@ class RestClient:
         breaker.succeed()
         self._budget.rate = min(self.configured_rate, self._budget.rate + SPEED_UP * self.configured_rate)
         return result
+
+    async def _ask(self, url: str, params: Mapping[str, str | int]) -> HttpAnswer:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await self._get(url, params)
+        except TimeoutError as error:
+            raise RequestFailed(url, f"no answer within {TIMEOUT_S:g} s") from error
 
     def _understand(self, url: str, request: Request[T], answer: HttpAnswer) -> T:
         status = answer.status

@@ -301,12 +301,13 @@ class Session:
             self._next_ping_s = now_s + self.limits.ping_interval_s
             self.counters.pings += 1
             frames.append(self.adapter.ping())
+            self._next_command_s = max(self._next_command_s, now_s) + 1.0 / self.limits.commands_per_second
         while self._queue and now_s >= self._next_command_s:
             stream, wanted = self._queue[0]
             if wanted and len(self._awaiting) >= self._window:
                 break
             self._queue.popleft()
-            self._next_command_s = max(self._next_command_s, now_s - 1.0) + 1.0 / self.limits.commands_per_second
+            self._next_command_s = max(self._next_command_s, now_s) + 1.0 / self.limits.commands_per_second
             if wanted:
                 self._awaiting.append(_Command(stream, self.adapter.channel(stream), now_s))
                 frames.append(self.adapter.subscribe(stream))

@@ -16,7 +16,7 @@ Longer candles are rolled up from the minutes alone and count the minutes they m
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -66,44 +66,32 @@ def roll_up(minutes: Sequence[Candle], timeframe: Timeframe) -> Candle:
     """
     first, last = minutes[0], minutes[-1]
     open_time_ms = first.open_time_ms - first.open_time_ms % timeframe.milliseconds
-    contracts = base_volume = turnover = 0.0
-    high, low = first.high, first.low
-    real_open = real_high = real_low = real_close = None
-    for minute in minutes:
-        contracts += minute.contracts
-        base_volume += minute.base_volume
-        turnover += minute.turnover
-        high = max(high, minute.high)
-        low = min(low, minute.low)
-        if minute.real_open is not None:
-            real_open = minute.real_open if real_open is None else real_open
-        if minute.real_high is not None:
-            real_high = minute.real_high if real_high is None else max(real_high, minute.real_high)
-        if minute.real_low is not None:
-            real_low = minute.real_low if real_low is None else min(real_low, minute.real_low)
-        if minute.real_close is not None:
-            real_close = minute.real_close
+    traded = [minute for minute in minutes if not minute.is_synthetic]
+    real_opens = [minute.real_open for minute in traded if minute.real_open is not None]
+    real_highs = [minute.real_high for minute in traded if minute.real_high is not None]
+    real_lows = [minute.real_low for minute in traded if minute.real_low is not None]
+    real_closes = [minute.real_close for minute in traded if minute.real_close is not None]
     is_open = last.finality is Finality.OPEN
     expected = ((last.open_time_ms - open_time_ms) // MINUTE_MS + 1) if is_open else timeframe.minutes
-    missing = expected - len(minutes) + sum(minute.missing_minutes for minute in minutes)
+    missing = expected - len(minutes) + sum([minute.missing_minutes for minute in minutes])
     return Candle(
         symbol=first.symbol,
         timeframe=timeframe,
         open_time_ms=open_time_ms,
         open=first.open,
-        high=high,
-        low=low,
+        high=max([minute.high for minute in minutes]),
+        low=min([minute.low for minute in minutes]),
         close=last.close,
-        contracts=contracts,
-        base_volume=base_volume,
-        turnover=turnover,
+        contracts=sum([minute.contracts for minute in traded]),
+        base_volume=sum([minute.base_volume for minute in traded]),
+        turnover=sum([minute.turnover for minute in traded]),
         finality=last.finality,
         trust=Trust.UNKNOWN if missing else _weakest(minutes),
-        real_open=real_open,
-        real_high=real_high,
-        real_low=real_low,
-        real_close=real_close,
-        is_synthetic=all(minute.is_synthetic for minute in minutes),
+        real_open=real_opens[0] if real_opens else None,
+        real_high=max(real_highs) if real_highs else None,
+        real_low=min(real_lows) if real_lows else None,
+        real_close=real_closes[-1] if real_closes else None,
+        is_synthetic=not traded,
         missing_minutes=missing,
     )
 
@@ -111,7 +99,7 @@ def roll_up(minutes: Sequence[Candle], timeframe: Timeframe) -> Candle:
 def roll_up_all(minutes: Sequence[Candle], timeframe: Timeframe, *, until_ms: int) -> list[Candle]:
     """Longer candles of a whole history of Min1 candles; buckets that end after ``until_ms`` are left out."""
     if timeframe is _MIN1:
-        return [minute for minute in minutes if minute.close_time_ms <= until_ms]
+        return [minute for minute in minutes if minute.open_time_ms + MINUTE_MS <= until_ms]
     length = timeframe.milliseconds
     candles: list[Candle] = []
     start = 0
@@ -133,23 +121,26 @@ def with_quiet_minutes(history: CandleHistory, until_ms: int) -> list[Candle]:
     ``until_ms``, which cuts the running candle.
     """
     minutes: list[Candle] = []
-    end_ms = min(history.complete_to_ms, until_ms)
+    symbol, end_ms = history.symbol, min(history.complete_to_ms, until_ms)
+    next_ms = 0
     for candle in history.candles:
-        if candle.close_time_ms > end_ms:
+        open_time_ms = candle.open_time_ms
+        if open_time_ms + MINUTE_MS > end_ms:
             break
-        if minutes:
-            minutes.extend(_flat_between(minutes[-1], candle.open_time_ms))
+        if minutes and next_ms < open_time_ms:
+            minutes += _flat_minutes(symbol, next_ms, open_time_ms, minutes[-1].close)
         minutes.append(candle)
+        next_ms = open_time_ms + MINUTE_MS
     if minutes:
-        minutes.extend(_flat_between(minutes[-1], end_ms - end_ms % MINUTE_MS))
+        minutes += _flat_minutes(symbol, next_ms, end_ms - end_ms % MINUTE_MS, minutes[-1].close)
     return minutes
 
 
-def _flat_between(previous: Candle, end_ms: int) -> Iterable[Candle]:
-    return (
-        flat_candle(previous.symbol, open_time_ms, previous.close, Finality.REST, Trust.VERIFIED)
-        for open_time_ms in range(previous.close_time_ms, end_ms, MINUTE_MS)
-    )
+def _flat_minutes(symbol: str, start_ms: int, end_ms: int, price: float) -> list[Candle]:
+    return [
+        flat_candle(symbol, open_time_ms, price, Finality.REST, Trust.VERIFIED)
+        for open_time_ms in range(start_ms, end_ms, MINUTE_MS)
+    ]
 
 
 def flat_candle(symbol: str, open_time_ms: int, price: float, finality: Finality, trust: Trust) -> Candle:
@@ -172,11 +163,11 @@ def flat_candle(symbol: str, open_time_ms: int, price: float, finality: Finality
 
 
 #: From most to least worth believing; a longer candle is as trusted as its weakest minute.
-_RANK = (Trust.VERIFIED, Trust.STREAMED, Trust.QUIET, Trust.REPAIRED, Trust.UNKNOWN)
+_BY_TRUST = (Trust.VERIFIED, Trust.STREAMED, Trust.QUIET, Trust.REPAIRED, Trust.UNKNOWN)
 
 
 def _weakest(minutes: Sequence[Candle]) -> Trust:
-    return max((minute.trust for minute in minutes), key=_RANK.index)
+    return max({minute.trust for minute in minutes}, key=_BY_TRUST.index)
 
 
 @dataclass(slots=True)
@@ -184,7 +175,7 @@ class Series:
     """The state of one symbol. ``running`` and ``wake_amount`` are read on every push."""
 
     contract: Contract
-    running: RunningCandle | None = None
+    running: RunningCandle | None = None  # None between the close of a minute and the first push of another
     running_open_s: int = 0
     last_push_ms: int = 0  # exchange time of the last push, 0 when there was none
     wake_amount: float = _ALWAYS  # pushes whose amount is lower need no look by a detector
@@ -293,7 +284,7 @@ class CandleBook:
         if open_time_ms % MINUTE_MS or open_time_ms > event_time_ms + AHEAD_MS:
             self.counters.ahead += 1
             return None
-        if candle.open_time_s < series.running_open_s:
+        if candle.open_time_s < series.running_open_s or open_time_ms < series.next_minute_ms:
             self._late(series, candle, event_time_ms, outcome)
             return None
         if not series.is_up:
@@ -471,7 +462,8 @@ class CandleBook:
                 return ended, pushed_ms, Finality.SUCCESSOR
             self.counters.late += 1
         if series.running_open_s == open_time_s:
-            return series.running, series.last_push_ms, Finality.CLOCK
+            running, series.running, series.running_open_s = series.running, None, 0
+            return running, series.last_push_ms, Finality.CLOCK
         return None, 0, Finality.CLOCK
 
     def _miss(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:

@@ -49,8 +49,12 @@ class Ledger:
 
     def record_range(self, symbol: str, start_ms: int, end_ms: int, trust: Trust) -> None:
         """Write down the same for every minute that opens within the window."""
-        for open_time_ms in range(start_ms, end_ms, MINUTE_MS):
-            self.record(symbol, open_time_ms, trust)
+        ring = self._rings.get(symbol)
+        if ring is None:
+            ring = self._rings[symbol] = _Ring(self.minutes)
+        code = _CODE[trust]
+        for minute in range(start_ms // MINUTE_MS, end_ms // MINUTE_MS):
+            ring.write(minute, code)
 
     def trust(self, symbol: str, open_time_ms: int) -> Trust:
         ring = self._rings.get(symbol)
