@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mexc_frames import sample, sample_names
 
@@ -152,6 +152,7 @@ _STREAMS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(_STREAMS)
 def test_reading_a_command_gives_back_its_stream(stream: Stream) -> None:
     assert channels.stream_of(channels.parse_command(channels.subscribe(stream))) == stream

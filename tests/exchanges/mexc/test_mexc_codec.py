@@ -9,7 +9,7 @@ import zlib
 from typing import Any, get_args
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from mexc_frames import sample, sample_names
 
@@ -259,6 +259,7 @@ def test_gzip_of_another_wrapping_is_not_json() -> None:
     assert reason(zlib.compress(sample("ws-pong"))).startswith("not JSON: ")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FRAMES), st.data())
 def test_truncated_gzip_is_refused(frame: bytes, draw: st.DataObject) -> None:
     packed = gzip.compress(frame)
@@ -277,6 +278,7 @@ def message_or_protocol_error(frame: bytes) -> None:
     assert isinstance(message, get_args(Message))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 @example(b"\x1f\x8b")
 @example(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")
@@ -286,6 +288,7 @@ def test_any_bytes_are_a_message_or_a_protocol_error(frame: bytes) -> None:
     message_or_protocol_error(gzip.compress(frame))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FRAMES), st.data())
 def test_a_real_frame_with_changed_bytes_is_a_message_or_a_protocol_error(frame: bytes, draw: st.DataObject) -> None:
     changed = bytearray(frame)
@@ -307,6 +310,7 @@ def _places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
     return [path, *(place for key, child in children for place in _places(child, (*path, key)))]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FRAMES), st.data())
 def test_a_real_frame_with_a_changed_value_is_a_message_or_a_protocol_error(frame: bytes, draw: st.DataObject) -> None:
     value = json.loads(frame)
@@ -321,6 +325,7 @@ def test_a_real_frame_with_a_changed_value_is_a_message_or_a_protocol_error(fram
     message_or_protocol_error(json.dumps(value).encode())
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FRAMES), st.data())
 def test_how_a_number_is_written_does_not_matter(frame: bytes, draw: st.DataObject) -> None:
     """Any number outside a string may be written with an exponent; the meaning stays."""

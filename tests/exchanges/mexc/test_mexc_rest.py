@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mexc_frames import sample, sample_names
 
@@ -715,12 +715,14 @@ def answer_or_typed_error(parse: Callable[[bytes], object], body: bytes) -> None
         return
 
 
+@settings(deadline=None)
 @given(st.sampled_from(REQUESTS), st.binary(max_size=300))
 def test_any_bytes_are_an_answer_or_a_typed_error(request_: Request[Any], body: bytes) -> None:
     answer_or_typed_error(request_.parse, body)
     answer_or_typed_error(request_.parse, b'{"success":true,"data":' + body)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(REQUESTS), st.sampled_from(BODIES), st.data())
 def test_a_changed_answer_is_an_answer_or_a_typed_error(
     request_: Request[Any], body: bytes, draw: st.DataObject
