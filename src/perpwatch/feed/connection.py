@@ -11,6 +11,7 @@ import enum
 import logging
 import socket as sockets
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ class Clock(Protocol):
 
     def monotonic(self) -> float: ...
     def time_ns(self) -> int: ...
+
+
+class SystemClock:
+    """This machine's time."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def time_ns(self) -> int:
+        return time.time_ns()
 
 
 class State(enum.StrEnum):

@@ -1,0 +1,328 @@
+"""The command line. Output for machines goes to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import datetime
+import enum
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import tomli_w
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perpwatch.app.bot import Bot, adapter_for, universe_filter
+from perpwatch.app.config import Config, load_config
+from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
+from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
+from perpwatch.app.view import Outlet, SignalFormat
+from perpwatch.errors import ConfigurationError, ExchangeError
+from perpwatch.exchanges.adapter import Adapter
+from perpwatch.feed.connection import SystemClock, dial_with
+from perpwatch.feed.rest import Priority, RestClient, http_over_network
+from perpwatch.market.universe import Member, choose
+from perpwatch.model import Candle, Finality, Timeframe
+from perpwatch.sim.clock import ScaledLoop
+
+app = typer.Typer(
+    help="Watches every perpetual futures contract of an exchange at once, and says which one behaves unusually.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+#: For people. Machines read standard output.
+console = Console(stderr=True, highlight=False)
+
+
+class Format(enum.StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; perpwatch.toml in this folder when there is one.")
+]
+DurationOption = Annotated[float | None, typer.Option("--duration", min=0.1, help="Stop after so many seconds.")]
+PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=20_000, help="Contracts of the built-in exchange.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="The same seed makes the same market.")]
+SpeedOption = Annotated[float, typer.Option("--speed", min=0.1, max=200, help="Market time runs so many times faster.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+SignalFormatOption = Annotated[SignalFormat, typer.Option("--format", help="How to show signals.")]
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend become one line and an exit code."""
+    try:
+        app()
+    except ConfigurationError as error:
+        console.print(f"[bold red]configuration:[/] {error}", markup=True, soft_wrap=True)
+        sys.exit(2)
+    except ExchangeError as error:
+        console.print(f"[bold red]exchange:[/] {error}", markup=True, soft_wrap=True)
+        sys.exit(1)
+
+
+# --- Watching ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    duration: DurationOption = None,
+    format: SignalFormatOption = SignalFormat.AUTO,
+) -> None:
+    """Watch the live exchange, or whatever the configured addresses point to."""
+    settings = load_config(config)
+    _run(_run_live(settings, duration, format), fast=True)
+
+
+@app.command()
+def signals(config: ConfigOption = None, duration: DurationOption = None) -> None:
+    """Watch, and print nothing but signals, one JSON object a line."""
+    settings = load_config(config)
+    _run(_run_live(settings, duration, SignalFormat.JSONL), fast=True)
+
+
+@app.command()
+def demo(
+    config: ConfigOption = None,
+    duration: DurationOption = None,
+    pairs: PairsOption = 800,
+    seed: SeedOption = 1,
+    speed: SpeedOption = 1.0,
+    format: SignalFormatOption = SignalFormat.AUTO,
+) -> None:
+    """Watch the built-in exchange over real local sockets; nothing leaves this machine."""
+    settings = load_config(config)
+    _run(_run_demo(settings, duration, DemoOptions(pairs, seed, speed), format), speed=speed)
+
+
+@app.command()
+def sim(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8700,
+    pairs: PairsOption = 800,
+    seed: SeedOption = 1,
+    speed: SpeedOption = 1.0,
+    duration: DurationOption = None,
+) -> None:
+    """Run the built-in exchange alone, for any client that speaks the protocol."""
+
+    async def serve() -> None:
+        async with serve_exchange(DemoOptions(pairs, seed, speed, port)) as server:
+            print(
+                msgspec.json.encode({"websocket": server.websocket_url, "rest": server.rest_url}).decode(), flush=True
+            )
+            console.print(f"{pairs} contracts at {server.websocket_url} and {server.rest_url}; Ctrl-C ends it")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if duration is None else duration * speed):
+                    await asyncio.get_running_loop().create_future()
+
+    _run(serve(), speed=speed)
+
+
+def _run(program: Coroutine[Any, Any, None], *, speed: float = 1.0, fast: bool = False) -> None:
+    """Run ``program`` to its end; Ctrl-C and SIGTERM end it cleanly."""
+
+    def loop() -> asyncio.AbstractEventLoop:
+        if fast and sys.platform != "win32":
+            import uvloop
+
+            return uvloop.new_event_loop()
+        if speed != 1.0:
+            return ScaledLoop(speed)
+        return asyncio.new_event_loop()
+
+    async def guarded() -> None:
+        task = asyncio.ensure_future(program)
+        running = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            running.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(guarded())
+
+
+async def _run_live(config: Config, duration_s: float | None, form: SignalFormat) -> None:
+    outlet = Outlet(config, form, console)
+    adapter = adapter_for(config)
+    dial = dial_with(proxy=config.network.proxy, max_frame_bytes=adapter.limits.max_frame_bytes)
+    async with http_over_network(proxy=config.network.proxy) as get:
+        bot = Bot(config, adapter, dial, get, SystemClock(), random.Random().random, outlet.on_step)
+        await outlet.show(bot, f"{config.exchange} at {adapter.websocket_url}", duration_s)
+
+
+async def _run_demo(config: Config, duration_s: float | None, options: DemoOptions, form: SignalFormat) -> None:
+    outlet = Outlet(config, form, console)
+    async with serve_exchange(options) as server:
+        title = f"built-in exchange at {server.websocket_url}, {options.speed:g} times real time"
+        async with demo_bot(config, server, outlet.on_step) as bot:
+            await outlet.show(bot, title, None if duration_s is None else duration_s * options.speed)
+
+
+# --- Looking things up ---------------------------------------------------------------------------------------------
+
+
+@app.command("plan")
+def show_plan(
+    config: ConfigOption = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Plan for so many made-up contracts instead of asking the exchange.")
+    ] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Print the subscription plan: which stream goes where, and what is not streamed and why."""
+    settings = load_config(config)
+    turnover = made_up_turnover(count) if count is not None else asyncio.run(_ask_turnover(settings))
+    report = plan_report(settings, turnover)
+    match format:
+        case Format.TABLE:
+            print_plan(report, _stdout())
+        case Format.JSON | Format.JSONL:
+            _print_json(report)
+        case Format.CSV:
+            _print_rows(report.connections, format)
+
+
+@app.command()
+def symbols(config: ConfigOption = None, format: FormatOption = Format.TABLE) -> None:
+    """List the exchange's contracts, most traded first, and whether each is watched."""
+    settings = load_config(config)
+
+    async def ask() -> list[Member]:
+        async with _rest(settings) as (rest, adapter):
+            contracts = await rest.fetch(adapter.contracts(), Priority.CONTROL)
+            tickers = await rest.fetch(adapter.tickers(), Priority.CONTROL)
+            now_ms = await rest.fetch(adapter.server_time(), Priority.CONTROL)
+            return choose(contracts, tickers, universe_filter(settings), now_ms)
+
+    rows = [
+        msgspec.structs.asdict(member.contract)
+        | {"turnover_24h": member.turnover_24h, "is_watched": member.is_watched, "reason": member.reason}
+        for member in asyncio.run(ask())
+    ]
+    columns = ("symbol", "turnover_24h", "contract_size", "settle_coin", "is_watched", "reason")
+    _print_rows(rows, format, columns)
+
+
+@app.command()
+def candles(
+    symbol: Annotated[str, typer.Argument(help="For example BTC_USDT.")],
+    config: ConfigOption = None,
+    timeframe: Annotated[Timeframe, typer.Option(help="Length of a candle.")] = Timeframe.Min1,
+    limit: Annotated[int, typer.Option(min=1, max=2_000, help="So many of the newest.")] = 20,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Print the newest candles of a contract, as the exchange has them; the last one is still open."""
+    settings = load_config(config)
+
+    async def ask() -> list[Candle]:
+        async with _rest(settings) as (rest, adapter):
+            contract = await rest.fetch(adapter.contract(symbol.upper()), Priority.CONTROL)
+            now_ms = await rest.fetch(adapter.server_time(), Priority.CONTROL)
+            # Minutes without trades may be left out by the exchange, so a little more is asked for than is shown.
+            start_ms = now_ms - 2 * limit * timeframe.milliseconds
+            history = await rest.fetch(adapter.candles(contract, timeframe, start_ms, now_ms), Priority.CONTROL)
+            newest = list(history.candles)[-limit:]
+            return [_open_if_running(candle, now_ms) for candle in newest]
+
+    columns = ("open_time_ms", "open", "high", "low", "close", "contracts", "base_volume", "turnover", "finality")
+    _print_rows([msgspec.to_builtins(candle) for candle in asyncio.run(ask())], format, columns)
+
+
+def _open_if_running(candle: Candle, now_ms: int) -> Candle:
+    return msgspec.structs.replace(candle, finality=Finality.OPEN) if candle.close_time_ms > now_ms else candle
+
+
+@config_app.command("show")
+def config_show(
+    config: ConfigOption = None,
+    format: Annotated[Format, typer.Option("--format", help="table is TOML.")] = Format.TABLE,
+) -> None:
+    """Print every setting as it is in force."""
+    values = load_config(config).model_dump(mode="json", exclude_none=True)
+    if format is Format.TABLE:
+        print(tomli_w.dumps(values), end="")
+    else:
+        _print_json(values)
+
+
+@config_app.command("check")
+def config_check(config: ConfigOption = None) -> None:
+    """Say whether the settings can be used; exit code 2 when not."""
+    load_config(config)
+    console.print("the configuration is good")
+
+
+@contextlib.asynccontextmanager
+async def _rest(config: Config) -> AsyncIterator[tuple[RestClient, Adapter]]:
+    adapter = adapter_for(config)
+    async with http_over_network(proxy=config.network.proxy) as get:
+        yield RestClient(adapter.rest_url, get, SystemClock(), adapter.limits.requests_per_second), adapter
+
+
+async def _ask_turnover(config: Config) -> dict[str, float]:
+    async with _rest(config) as (rest, adapter):
+        contracts = await rest.fetch(adapter.contracts(), Priority.CONTROL)
+        tickers = await rest.fetch(adapter.tickers(), Priority.CONTROL)
+        now_ms = await rest.fetch(adapter.server_time(), Priority.CONTROL)
+    members = choose(contracts, tickers, universe_filter(config), now_ms)
+    return {member.contract.symbol: member.turnover_24h for member in members if member.is_watched}
+
+
+# --- Printing ------------------------------------------------------------------------------------------------------
+
+
+def _stdout() -> Console:
+    """Standard output for people; wide where it is no terminal, so that a pipe does not fold lines."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def _print_rows(rows: Sequence[Any], format: Format, columns: Sequence[str] | None = None) -> None:
+    """Print rows in one of the formats; a table shows ``columns`` only, machines get everything."""
+    mappings: list[dict[str, Any]] = [msgspec.to_builtins(row) for row in rows]
+    match format:
+        case Format.JSON:
+            _print_json(mappings)
+        case Format.JSONL:
+            for row in mappings:
+                sys.stdout.buffer.write(msgspec.json.encode(row) + b"\n")
+        case Format.CSV:
+            writer = csv.DictWriter(sys.stdout, list(mappings[0]) if mappings else list(columns or ()))
+            writer.writeheader()
+            writer.writerows(mappings)
+        case Format.TABLE:
+            table = Table(box=None, header_style="bold")
+            shown = columns or list(mappings[0] if mappings else ())
+            for column in shown:
+                table.add_column(column, justify="left" if column in ("symbol", "reason") else "right")
+            for row in mappings:
+                table.add_row(*(_cell(column, row[column]) for column in shown))
+            _stdout().print(table)
+
+
+def _cell(column: str, value: Any) -> str:
+    if column.endswith("_time_ms"):
+        return f"{datetime.datetime.fromtimestamp(value / 1_000, datetime.UTC):%Y-%m-%d %H:%M}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:.10g}"
+    return str(value)

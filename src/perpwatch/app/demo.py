@@ -1,0 +1,67 @@
+"""The whole program against the built-in exchange, over real local sockets, on the very path that live use takes."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from perpwatch.app.bot import Bot, adapter_for
+from perpwatch.app.config import Config
+from perpwatch.app.engine import Step
+from perpwatch.feed.connection import dial_with
+from perpwatch.feed.rest import http_over_network
+from perpwatch.model import Batch
+from perpwatch.sim import Clock, SimulatedExchange, build, demo_pumps
+from perpwatch.sim.server import SimulatorServer
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the built-in exchange is like."""
+
+    pairs: int = 800
+    seed: int = 1
+    speed: float = 1.0
+    port: int = 0
+    activity: float = 3.0  # trades per contract, relative to an ordinary day
+
+
+def demo_exchange(options: DemoOptions) -> SimulatedExchange:
+    """A market that begins now, with a large move on a much traded contract within its first quarter of a minute."""
+    start_ms = int(time.time() * 1_000)
+    exchange = build(options.seed, options.pairs, start_ms, activity=options.activity)
+    for pump in demo_pumps(exchange.market):
+        exchange.market.plant(pump)
+    return exchange
+
+
+@contextlib.asynccontextmanager
+async def serve_exchange(options: DemoOptions) -> AsyncIterator[SimulatorServer]:
+    """The built-in exchange on a local port, in the running loop's time."""
+    exchange = demo_exchange(options)
+    clock = Clock.starting_at(exchange.market.start_ms)
+    async with SimulatorServer(exchange, clock, port=options.port) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def demo_bot(
+    config: Config, server: SimulatorServer, on_step: Callable[[Batch, Step], None]
+) -> AsyncIterator[Bot]:
+    """A bot that watches the exchange of ``server``."""
+    config = at_addresses(config, server.websocket_url, server.rest_url)
+    async with http_over_network() as get:
+        yield Bot(config, adapter_for(config), dial_with(), get, server.clock, random.Random().random, on_step)
+
+
+def at_addresses(config: Config, websocket_url: str, rest_url: str) -> Config:
+    """The same settings for another place."""
+    return config.model_copy(
+        update={
+            "websocket": config.websocket.model_copy(update={"base_url": websocket_url}),
+            "rest": config.rest.model_copy(update={"base_url": rest_url}),
+        }
+    )
