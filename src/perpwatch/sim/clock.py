@@ -68,8 +68,6 @@ class ScaledLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, speed: float) -> None:
-        if not speed > 0:
-            raise ValueError(f"speed = {speed!r}: must be above 0")
         self.speed = speed
         self._started_s = time.monotonic()
         selector = _ScaledSelector()
@@ -120,6 +118,13 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 
 
 def run_scaled(main: Coroutine[Any, Any, T], speed: float) -> T:
-    """Run ``main`` with real sockets in a market that is ``speed`` times faster than the world."""
+    """Run ``main`` with real sockets in a market that is ``speed`` times faster than the world.
+
+    Raises:
+        ValueError: a speed that is not above 0.
+    """
+    if not speed > 0:
+        main.close()
+        raise ValueError(f"speed = {speed!r}: must be above 0")
     with asyncio.Runner(loop_factory=lambda: ScaledLoop(speed)) as runner:
         return runner.run(main)

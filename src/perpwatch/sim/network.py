@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -26,6 +28,26 @@ class HttpAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Line:
+    """One direction of a connection: what is sent arrives after a latency, and in order."""
+
+    def __init__(self, latency: Callable[[], float]) -> None:
+        self._latency = latency
+        self._under_way: deque[Callable[[], None]] = deque()
+        self._free_s = 0.0  # when it has carried what was sent before
+
+    def carry(self, arrival: Callable[[], None]) -> None:
+        """Let ``arrival`` happen at the other end."""
+        loop = asyncio.get_running_loop()
+        self._free_s = max(self._free_s, loop.time() + self._latency())
+        # Timers of the same time fire in no particular order, so each one lets the oldest message arrive.
+        self._under_way.append(arrival)
+        loop.call_at(self._free_s, self._arrive)
+
+    def _arrive(self) -> None:
+        self._under_way.popleft()()
+
+
 class MemorySocket:
     """The client's end of a connection to the simulated exchange."""
 
@@ -36,8 +58,8 @@ class MemorySocket:
         self._lost: ConnectionLost | None = None
         self._news = asyncio.Event()
         self._is_closed = False
-        self._up_free_s = 0.0  # when the line to the exchange has carried what was sent before
-        self._down_free_s = 0.0
+        self._up = _Line(network.latency)
+        self._down = _Line(network.latency)
 
     async def receive(self) -> list[bytes]:
         """All frames that have arrived, oldest first; waits for the first.
@@ -58,7 +80,7 @@ class MemorySocket:
         """Send one text frame; on a lost connection silently useless."""
         if self._is_closed or self._lost is not None:
             return
-        self._up_free_s = self._network.after_latency(self._up_free_s, self._reach_exchange, payload)
+        self._up.carry(partial(self._reach_exchange, payload))
 
     async def close(self) -> None:
         """Free the socket; never raises."""
@@ -66,18 +88,18 @@ class MemorySocket:
             return
         self._is_closed = True
         self._lose(ConnectionLost("closed by us", 1000))
-        self._up_free_s = self._network.after_latency(self._up_free_s, self._leave)
+        self._up.carry(self._leave)
 
     def carry(self) -> None:
         """Send what the exchange has to say on its way."""
         frames = self.session.take()
         if frames:
-            self._down_free_s = self._network.after_latency(self._down_free_s, self._arrive, frames)
+            self._down.carry(partial(self._arrive, frames))
         closing = self.session.closing
         if closing is not None:
             self._network.forget(self)
             lost = ConnectionLost("the line broke" if closing.is_abrupt else "the exchange hung up", closing.seen_code)
-            self._down_free_s = self._network.after_latency(self._down_free_s, self._lose, lost)
+            self._down.carry(partial(self._lose, lost))
 
     def _reach_exchange(self, payload: bytes) -> None:
         self.session.receive(payload, self._network.now_ms())
@@ -152,15 +174,15 @@ class SimulatedNetwork:
         Raises:
             ConnectionFailed: it refuses.
         """
-        await asyncio.sleep(self._latency())
+        await asyncio.sleep(self.latency())
         try:
             session = self.exchange.connect(self.now_ms(), url)
         except ConnectionFailed:
-            await asyncio.sleep(self._latency())
+            await asyncio.sleep(self.latency())
             raise
         socket = MemorySocket(self, session)
         self._sockets[socket] = None
-        await asyncio.sleep(self._latency())
+        await asyncio.sleep(self.latency())
         return socket
 
     async def get(self, url: str, params: Mapping[str, str | int]) -> HttpAnswer:
@@ -169,15 +191,15 @@ class SimulatedNetwork:
         Raises:
             RequestFailed: the exchange refuses the connection.
         """
-        await asyncio.sleep(self._latency())
+        await asyncio.sleep(self.latency())
         if self.exchange.is_down:
-            await asyncio.sleep(self._latency())
+            await asyncio.sleep(self.latency())
             raise RequestFailed(url, "connection refused")
         text_params = {name: str(value) for name, value in params.items()}
         answer = self.exchange.get(urlsplit(url).path, text_params, self.now_ms())
         if answer.delay_s is None:
             await asyncio.get_running_loop().create_future()
-        await asyncio.sleep((answer.delay_s or 0.0) + self._latency())
+        await asyncio.sleep((answer.delay_s or 0.0) + self.latency())
         return HttpAnswer(answer.status, answer.body, answer.headers)
 
     # For the sockets
@@ -188,12 +210,9 @@ class SimulatedNetwork:
         self.exchange.advance(now_ms)
         return now_ms
 
-    def after_latency(self, free_s: float, action: Callable[..., None], *arguments: object) -> float:
-        """Call ``action`` after a latency, not before ``free_s``; when that will be, in the loop's time."""
-        loop = asyncio.get_running_loop()
-        due_s = max(free_s, loop.time() + self._latency())
-        loop.call_at(due_s, action, *arguments)
-        return due_s
+    def latency(self) -> float:
+        """Seconds that a message takes one way."""
+        return self._random.uniform(*self._latency_s)
 
     def forget(self, socket: MemorySocket) -> None:
         self._sockets.pop(socket, None)
@@ -208,6 +227,3 @@ class SimulatedNetwork:
             # Against a fixed grid, so that late wake-ups do not add up.
             next_s = max(next_s + self._tick_s, loop.time())
             await asyncio.sleep(next_s - loop.time())
-
-    def _latency(self) -> float:
-        return self._random.uniform(*self._latency_s)
