@@ -92,7 +92,7 @@ def test_a_speed_of_zero_is_refused() -> None:
         run_scaled(asyncio.sleep(1), speed=0)
 
 
-class _Listener(picows.WSListener):  # type: ignore[misc]
+class _Listener(picows.WSListener):
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.pong = asyncio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from typing import cast
 
 import msgspec
 import pytest
@@ -15,6 +16,11 @@ from perpwatch.model import MINUTE_MS, Timeframe
 from perpwatch.sim import MarketCandle, MarketTrade, Pump, SimulatedMarket, demo_pumps
 
 MINUTES = 20
+
+
+def about(amount: float) -> float:
+    """Compares equal to what differs only by rounding."""
+    return cast(float, pytest.approx(amount, abs=1e-5))
 
 
 def run(market: SimulatedMarket, minutes: int = MINUTES) -> list[MarketTrade]:
@@ -39,7 +45,7 @@ def batch_candles(market: SimulatedMarket, symbol: str, trades: list[MarketTrade
                 low=min(close, *prices),
                 close=prices[-1],
                 contracts=sum(fill.contracts for fill in fills),
-                amount=pytest.approx(sum(fill.contracts * fill.price * size for fill in fills), abs=1e-5),
+                amount=about(sum(fill.contracts * fill.price * size for fill in fills)),
                 real_open=prices[0],
                 real_high=max(prices),
                 real_low=min(prices),
@@ -203,7 +209,7 @@ def test_longer_candles_are_rolled_up_from_minutes() -> None:
         low=min(c.low for c in group),
         close=group[-1].close,
         contracts=sum(c.contracts for c in group),
-        amount=pytest.approx(sum(c.amount for c in group)),
+        amount=about(sum(c.amount for c in group)),
         real_open=group[0].real_open,
         real_high=max(c.real_high for c in group),
         real_low=min(c.real_low for c in group),

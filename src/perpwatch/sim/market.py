@@ -599,7 +599,7 @@ class SimulatedMarket:
             fills = min(
                 max(each.trades_per_minute * pump.volume_multiple, _PUMP_FILLS_PER_MINUTE[0]), _PUMP_FILLS_PER_MINUTE[1]
             )
-            turnover = each.turnover_per_day / DAY_MINUTES * pump.volume_multiple
+            turnover = each.turnover_per_day * self._activity / DAY_MINUTES * pump.volume_multiple
             count = int(random.poisson(fills * (last - first) / MINUTE_MS))
             all_times.append(first + random.random(count) * (last - first - 1))
             all_notional.append(random.exponential(turnover / fills, count))
@@ -675,7 +675,11 @@ def demo_pumps(market: SimulatedMarket, hours: float = 24.0) -> list[Pump]:
     symbols = market.symbols
     time_ms = market.start_ms + 12_000
     first = draw_pump(random, symbols[:20], time_ms)
-    pumps = [msgspec.structs.replace(first, size=max(abs(first.size), 0.06), duration_ms=60_000)]
+    # Large enough to be plain within seconds, whatever the seed drew.
+    multiple = max(first.volume_multiple, 60.0)
+    pumps = [
+        msgspec.structs.replace(first, size=max(abs(first.size), 0.06), volume_multiple=multiple, duration_ms=60_000)
+    ]
     while time_ms < market.start_ms + hours * 3_600_000:
         time_ms += int(random.integers(20_000, 40_001))
         pumps.append(draw_pump(random, symbols[:200], time_ms))
