@@ -32,10 +32,10 @@ class DemoOptions:
 def demo_exchange(options: DemoOptions) -> SimulatedExchange:
     """A market that begins now, with a large move on a much traded contract within its first quarter of a minute."""
     start_ms = int(time.time() * 1_000)
-    exchange = build(options.seed, options.pairs, start_ms, activity=options.activity)
-    for pump in demo_pumps(exchange.market):
-        exchange.market.plant(pump)
-    return exchange
+    # Moves are drawn for the symbols of the same market before any trading, because what is planted while a minute runs
+    # begins with the next one.
+    pumps = demo_pumps(build(options.seed, options.pairs, start_ms).market)
+    return build(options.seed, options.pairs, start_ms, pumps=pumps, activity=options.activity)
 
 
 @contextlib.asynccontextmanager

@@ -68,11 +68,13 @@ async def http_over_network(*, proxy: str | None = None) -> AsyncIterator[HttpGe
         async def get(url: str, params: Mapping[str, str | int]) -> HttpAnswer:
             try:
                 async with client.get(url, params=params, proxy=proxy, allow_redirects=False) as response:
-                    body = await response.content.read(MAX_BODY_BYTES)
-                    if not response.content.at_eof():
-                        raise RequestFailed(url, f"the answer is larger than {MAX_BODY_BYTES} bytes")
+                    body = bytearray()
+                    async for chunk in response.content.iter_chunked(65_536):
+                        body += chunk
+                        if len(body) > MAX_BODY_BYTES:
+                            raise RequestFailed(url, f"the answer is larger than {MAX_BODY_BYTES} bytes")
                     headers = {name.lower(): value for name, value in response.headers.items()}
-                    return _Answer(response.status, body, headers)
+                    return _Answer(response.status, bytes(body), headers)
             except aiohttp.ClientConnectorDNSError as error:
                 raise RequestFailed(url, "the name does not resolve; is there a network?") from error
             except aiohttp.ClientProxyConnectionError as error:

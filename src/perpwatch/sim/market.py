@@ -676,7 +676,7 @@ def demo_pumps(market: SimulatedMarket, hours: float = 24.0) -> list[Pump]:
     time_ms = market.start_ms + 12_000
     first = draw_pump(random, symbols[:20], time_ms)
     # Large enough to be plain within seconds, whatever the seed drew.
-    multiple = max(first.volume_multiple, 60.0)
+    multiple = max(first.volume_multiple, 90.0)
     pumps = [
         msgspec.structs.replace(first, size=max(abs(first.size), 0.06), volume_multiple=multiple, duration_ms=60_000)
     ]
