@@ -63,6 +63,7 @@ class Silence(enum.StrEnum):
     MARKET_WIDE = "part of a market alert"
     UNTRUSTED = "data not known good"
     LATE = "older than what was told"
+    OVER_BUDGET = "the day's budget is spent"
 
 
 class Suppressed(msgspec.Struct, frozen=True):
@@ -92,19 +93,24 @@ class BudgetStatus(msgspec.Struct, frozen=True):
 class Budget:
     """Moves q so that a person gets as many alerts a day as asked for.
 
-    Formula: an integral controller in decades of q. Each alert told lowers log10 q by ``GAIN / wanted``; time raises it by
-    ``GAIN`` per day; so log10 q(t) = log10 q(0) + GAIN · (t - told(t) / wanted), clipped to [1e-6, 1e-3]. While q is
-    inside the limits, what was told differs from what was wanted by no more than ``wanted / GAIN`` per decade that q had
-    to move. Time counts only while data flows, so that an outage does not loosen anything.
-    Unit: q per minute. Cost: 1 µs per alert. Warm-up: none; starts at the default q.
-    Trade-off: a larger gain follows a new regime sooner and reacts more to the burst of a single hour. At 1.5, twice the
-    wanted rate is corrected by 1.5 decades within a day.
+    Formula: an integral controller in decades of q. Each alert told lowers log10 q by ``GAIN / wanted``; time raises
+    it by ``GAIN`` per day, so log10 q(t) = log10 q(0) + GAIN · (t - told(t) / wanted). While q is inside its limits,
+    what was told differs from what was wanted by no more than ``wanted / GAIN`` per decade that q had to move.
+    Limits: q stays within [1e-6, 1e-3] as long as that can meet the budget, and goes up to 1e-2 for a budget that a
+    small or quiet market cannot fill otherwise. At the strictest q an account is kept: half a day's budget ahead,
+    alerts are dropped until time has caught up (market alerts are not).
+    Time counts only while it flows: a step of more than ten minutes is an outage and loosens nothing.
+    Unit: q per minute. Cost: 1 µs per alert. Warm-up: none; starts at the given q.
+    Trade-off: a larger gain follows a new regime sooner and reacts more to the burst of a single hour. Alerts grow by
+    a factor of about 4 per decade of q, so that the gain of 1.5 forgets a regime with a time constant of half a day.
     """
 
     GAIN = 1.5
-    LOWEST = 1e-6
-    HIGHEST = 1e-3
-    #: A silence of the feed longer than this is no quiet market.
+    STRICTEST = 1e-6
+    LOOSE = 1e-3
+    LOOSEST = 1e-2
+    #: Days of budget told ahead, at the strictest q, from which on alerts are dropped.
+    MAX_AHEAD_DAYS = 0.5
     MAX_STEP_MS = 10 * MINUTE_MS
 
     def __init__(self, wanted_per_day: float, risk: float = 1e-4) -> None:
@@ -115,26 +121,30 @@ class Budget:
         if not wanted_per_day > 0.0:
             raise ValueError(f"alerts a day must be positive, not {wanted_per_day}")
         self.wanted_per_day = wanted_per_day
-        self._decades = math.log10(risk)
+        self._decades = math.log10(risk)  # below the strictest, the account
         self._time_ms = 0
 
     @property
     def risk(self) -> float:
-        return float(10.0**self._decades)
+        # In steps of a fiftieth of a decade, so that detectors do not change with every minute.
+        return math.pow(10.0, max(round(self._decades * 50.0) / 50.0, math.log10(self.STRICTEST)))
+
+    @property
+    def is_spent(self) -> bool:
+        """Even the strictest q has told too much: drop alerts."""
+        return self._decades < math.log10(self.STRICTEST) - self.GAIN * self.MAX_AHEAD_DAYS
 
     def told(self) -> None:
-        self._move(-self.GAIN / self.wanted_per_day)
+        self._decades -= self.GAIN / self.wanted_per_day
 
     def advance(self, now_ms: int) -> None:
         step_ms = now_ms - self._time_ms
         if step_ms <= 0:
             return
         if self._time_ms:
-            self._move(self.GAIN * min(step_ms, self.MAX_STEP_MS) / DAY_MS)
+            raised = self._decades + self.GAIN * min(step_ms, self.MAX_STEP_MS) / DAY_MS
+            self._decades = min(raised, math.log10(self.LOOSEST))
         self._time_ms = now_ms
-
-    def _move(self, decades: float) -> None:
-        self._decades = min(max(self._decades + decades, math.log10(self.LOWEST)), math.log10(self.HIGHEST))
 
     def state(self) -> tuple[float, int]:
         return self._decades, self._time_ms
@@ -188,6 +198,7 @@ class Policy:
             alerts_per_day: the budget; None for none.
         """
         self.watched = watched
+        self.dropped = 0  # alerts dropped because the budget was spent
         self._risk = risk
         self._budget = Budget(alerts_per_day, risk) if alerts_per_day is not None else None
         self._episodes: dict[str, _Episode] = {}
@@ -241,6 +252,9 @@ class Policy:
         if self._is_market_told:
             return Suppressed(signal, Silence.MARKET_WIDE, f"the market alert of {self._minute_ms} covers it", alert)
         if len(self._minute) < self.MARKET_SYMBOLS:
+            if self._budget and self._budget.is_spent:
+                self._withdraw(alert, episode)
+                return Suppressed(signal, Silence.OVER_BUDGET, self.budget_status(now_ms).text)
             self._tell(now_ms)
             return alert
         if not self._held:
@@ -256,9 +270,14 @@ class Policy:
             return []
         held, self._held = self._held, []
         if len({alert.symbol for alert in self._minute}) < self.market_threshold:
+            told: list[Alert | MarketAlert] = []
             for alert in held:
-                self._tell(alert.time_ms)
-            return list(held)
+                if self._budget and self._budget.is_spent:
+                    self.dropped += 1
+                else:
+                    self._tell(alert.time_ms)
+                    told.append(alert)
+            return told
         self._is_market_told = True
         self._tell(now_ms)
         ranked = sorted(self._minute, key=_rank, reverse=True)
@@ -286,10 +305,14 @@ class Policy:
             return BudgetStatus(None, told, self.risk, f"{told} alerts in 24 h at risk {self.risk:.1e} (fixed)")
         wanted = self._budget.wanted_per_day
         text = f"{told} of {wanted:g} alerts in 24 h; risk {self.risk:.1e} per minute"
-        if self.risk >= Budget.HIGHEST * 0.999:
-            text += ", the loosest allowed: the market gives no more"
-        elif self.risk <= Budget.LOWEST * 1.001:
-            text += ", the strictest allowed: the market gives no fewer"
+        if self.risk >= Budget.LOOSEST * 0.999:
+            text += ", the loosest there is: the market gives no more"
+        elif self.risk > Budget.LOOSE * 1.001:
+            text += ", looser than recommended, to fill the budget"
+        elif self._budget.is_spent:
+            text += ", the strictest there is, and the budget is spent: alerts are dropped"
+        elif self.risk <= Budget.STRICTEST * 1.001:
+            text += ", the strictest there is"
         return BudgetStatus(wanted, told, self.risk, text)
 
     def state(self) -> bytes:
@@ -326,6 +349,15 @@ class Policy:
         self._is_market_told, self._told_ms = saved.is_market_told, saved.told_ms
         if self._budget and saved.budget:
             self._budget.restore(saved.budget)
+
+    def _withdraw(self, alert: Alert, episode: _Episode | None) -> None:
+        """As if it had not been offered, except that it still counts towards a crowd."""
+        self.dropped += 1
+        del self._keys[alert.key]
+        if episode is None:
+            del self._episodes[alert.symbol]
+        else:
+            self._episodes[alert.symbol] = episode
 
     def _tell(self, now_ms: int) -> None:
         self._told_ms.append(now_ms)

@@ -1,15 +1,15 @@
-"""The laboratory: what detectors and rules would have alerted on recorded markets, and how soon they saw labelled pumps.
+"""The laboratory: what detectors and rules would have alerted on recorded markets, and how soon they saw pumps.
 
 It knows candle files, trade tapes and label lists, and drives the same detectors and the same policy that run live.
 
-Candle files are CSV (plain, ``.gz`` or ``.xz``) with ``t_ms,open,high,low,close,volume``, one file per symbol, open time
-in milliseconds and volume in base coin. Turnover is not in them and is taken as volume · (open + close) / 2, which is
-within the candle's own half range of the truth. A folder's candles may be of any analysed timeframe; longer ones are
+Candle files are CSV (plain, ``.gz`` or ``.xz``) with ``t_ms,open,high,low,close,volume``, one file per symbol, open
+time in milliseconds and volume in base coin. Turnover is not in them and is taken as volume · (open + close) / 2, which
+is off by no more than the candle's own range. A folder's candles may be of any analysed timeframe; longer ones are
 rolled up, calendar-aligned. A minute that is missing in every file of a folder is an outage: unknown, never judged.
 A minute missing only in some is a minute without trades there, as is a minute with zero volume.
 
-Trade tapes are CSV with ``timestamp`` (ms), ``side``, ``price`` and ``amount``, one symbol per file, each a market of its
-own. A name like ``COIN_2020-11-18_18.00`` labels the announced start of a pump. Their turnover is exact.
+Trade tapes are CSV with ``timestamp`` (ms), ``side``, ``price`` and ``amount``, one symbol per file, each a market of
+its own. A name like ``COIN_2020-11-18_18.00`` labels the announced start of a pump. Their turnover is exact.
 
 The first day of each file warms the detectors up and is not counted.
 """
@@ -33,8 +33,12 @@ import numpy as np
 import numpy.typing as npt
 
 from perpwatch.alert.policy import Alert, Held, MarketAlert, Policy, Suppressed
+from perpwatch.detect.breakout import Breakout
+from perpwatch.detect.build_up import BuildUp
 from perpwatch.detect.detector import Detector
+from perpwatch.detect.flow import Confirmed, TradeFlow
 from perpwatch.detect.rarity import VolumeRarity
+from perpwatch.detect.volume_ratio import VolumeRatio
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import (
     ANALYSED_TIMEFRAMES,
@@ -76,8 +80,9 @@ class LabOptions:
     labels: Path | None = None
     rules: Mapping[str, RuleFactory] = field(default_factory=lambda: {"default": default_rule})
     is_intrabar: bool = False  # judge the running candle at every batch of trades
-    budget: float | None = None  # alerts a day, as told to a person who watches just the symbols of the set
-    risk: float = 1e-4
+    budget: float | None = None  # alerts a day
+    is_budget_scaled: bool = False  # the budget is for 750 symbols; otherwise for just the symbols of the set
+    risk: float = 1e-4  # that a budget starts from; without one, every detector keeps its own
     warm_up_days: float = 1.0
 
 
@@ -141,6 +146,21 @@ class LabReport(msgspec.Struct, frozen=True):
 def default_rule() -> Sequence[Detector]:
     """What perpwatch runs when nothing is configured."""
     return [VolumeRarity()]
+
+
+def quiet_rule() -> Sequence[Detector]:
+    """The default, ten times rarer and for larger moves."""
+    return [VolumeRarity(risk=1e-5, move=6.0)]
+
+
+#: Rules by name, to be measured side by side.
+PRESETS: Mapping[str, RuleFactory] = {
+    "default": default_rule,
+    "quiet": quiet_rule,
+    "breakout": lambda: [Breakout()],
+    "build_up": lambda: [BuildUp()],
+    "volume_ratio": lambda: [VolumeRatio(minimum_turnover=0.0)],
+}
 
 
 def run_lab(options: LabOptions, progress: Progress | None = None) -> LabReport:
@@ -431,8 +451,14 @@ class _Bench:
 
     def __init__(self, rule: str, factory: RuleFactory, watched: int, options: LabOptions, counted_ms: int) -> None:
         self.rule = rule
-        self.detectors = factory()
-        self.policy = Policy(watched, options.risk, options.budget)
+        self.flow = TradeFlow()
+        self._plain = factory()
+        self.detectors = [Confirmed(detector, self.flow) for detector in self._plain]
+        budget = options.budget
+        if budget is not None and options.is_budget_scaled:
+            budget *= watched / MARKET_SIZE
+        self._has_budget = budget is not None
+        self.policy = Policy(watched, options.risk, budget)
         self.counted_ms = counted_ms
         self.alerts: list[Alert] = []
         self.merged: set[str] = set()
@@ -478,7 +504,9 @@ class _Bench:
                 self.merged.add(alert.key)
 
     def _adopt_risk(self) -> None:
-        for detector in self.detectors:
+        if not self._has_budget:
+            return
+        for detector in self._plain:
             if isinstance(detector, VolumeRarity):
                 detector.risk = self.policy.risk
 
@@ -559,12 +587,14 @@ def _play(bench: _Bench, tape: _Tape, minutes: _Series, is_intrabar: bool) -> No
             bench.advance(candle.close_time_ms)
         return
     running = [_Running(tape.symbol, timeframe, minutes.start_ms) for timeframe in ANALYSED_TIMEFRAMES]
+    bench.flow.start(tape.symbol, minutes.start_ms)
     next_closed = 0
     for batch in _batches(tape):
         now_ms = batch.event_time_ms
         while next_closed < len(closed) and closed[next_closed].close_time_ms <= now_ms:
             bench.update(closed[next_closed], closed[next_closed].close_time_ms)
             next_closed += 1
+        bench.flow.observe(batch)
         for one in running:
             one.add(batch.trades, now_ms)
             bench.update_running(one.candle(), now_ms)
