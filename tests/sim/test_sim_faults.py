@@ -241,6 +241,12 @@ def test_an_exchange_that_is_down_cuts_everybody_and_comes_back() -> None:
     Client(client.exchange)
 
 
+def test_the_old_address_redirects() -> None:
+    with pytest.raises(ConnectionFailed) as refused:
+        build(1, 2).connect(0, "wss://contract.mexc.com/ws")
+    assert refused.value.status == 301
+
+
 # Contracts
 
 
@@ -302,7 +308,7 @@ def test_a_changed_contract_size_and_a_pause_are_announced() -> None:
 
 def test_a_pump_can_be_ordered() -> None:
     client = watching(BASE)
-    soon(client.exchange, "pump", "SOL_USDT", value=0.2, duration_ms=30_000, text="60")
+    soon(client.exchange, "pump", "SOL_USDT", value=0.2, duration_ms=30_000, volume_multiple=60.0)
     client.wait(180)
     (pump,) = client.exchange.market.pumps
     assert (pump.symbol, pump.size, pump.volume_multiple) == ("SOL_USDT", 0.2, 60.0)
@@ -314,7 +320,7 @@ def test_events_about_contracts_that_are_not_there_do_nothing() -> None:
     client = watching(BASE)
     kinds: tuple[EventKind, ...] = ("delisting", "rename", "contract_size", "state", "pump")
     for kind in kinds:
-        soon(client.exchange, kind, "NOPE_USDT", text="5")
+        soon(client.exchange, kind, "NOPE_USDT", text="NEW_USDT", value=0.5)
     client.wait(1)
     assert client.exchange.counters.events == 5
     assert len(client.exchange.market.symbols) == 6
@@ -350,6 +356,10 @@ def test_faults_come_from_json_and_leave_the_others_alone() -> None:
         (b'{"refusal":"shrug"}', "Invalid enum value 'shrug' - at `$.refusal`"),
         (b'{"events":[{"at_ms":0,"kind":"flood"}]}', "Invalid enum value 'flood'"),
         (b'{"events":[{"at_ms":0,"kind":"drop","when":1}]}', "unknown field `when`"),
+        (b'{"events":[{"at_ms":0,"kind":"listing","target":"BTC"}]}', "needs a symbol such as BTC_USDT"),
+        (b'{"events":[{"at_ms":0,"kind":"rename","target":"BTC_USDT"}]}', "rename needs a symbol"),
+        (b'{"events":[{"at_ms":0,"kind":"contract_size","target":"BTC_USDT"}]}', "a value above 0, not 0.0"),
+        (b'{"events":[{"at_ms":0,"kind":"pump","target":"BTC_USDT","value":-1}]}', "a size above -1"),
         (b"[1]", "a JSON object"),
         (b"{", "a JSON object"),
     ],

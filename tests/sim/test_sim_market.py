@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perpwatch.model import MINUTE_MS, Timeframe
-from perpwatch.sim import MarketCandle, MarketTrade, Pump, SimulatedMarket, demo_pumps
+from perpwatch.sim import DEFAULT_START_MS, MarketCandle, MarketTrade, Pump, SimulatedMarket, demo_pumps
 
 MINUTES = 20
 
@@ -261,13 +261,21 @@ def test_a_pump_planted_too_late_is_moved_to_the_next_minute() -> None:
     assert planted in market.pumps
 
 
-def test_the_demonstration_begins_with_a_move_on_a_much_traded_contract() -> None:
-    market = SimulatedMarket(1, 300)
-    pumps = demo_pumps(market, hours=0.5)
-    assert pumps[0].start_ms == market.start_ms + 12_000
-    assert pumps[0].symbol in market.symbols[:20]
+def test_the_demonstration_moves_a_much_traded_contract_within_half_a_minute() -> None:
+    pumps = demo_pumps(1, 300, DEFAULT_START_MS, hours=0.5)
+    assert pumps[0].start_ms == DEFAULT_START_MS + 12_000
     assert all(20_000 <= b.start_ms - a.start_ms <= 40_000 for a, b in itertools.pairwise(pumps))
+    market = SimulatedMarket(1, 300, pumps=pumps)
+    assert market.pumps == pumps
+    assert pumps[0].symbol in market.symbols[:20]
     assert {pump.symbol for pump in pumps} <= set(market.symbols[:200])
+    market.advance(DEFAULT_START_MS + 30_000)
+    running = market.running(pumps[0].symbol)
+    listing = market.listing(pumps[0].symbol)
+    assert running is not None
+    assert listing is not None
+    assert running.close / running.open > 1.02
+    assert running.amount > 5 * listing.instrument.turnover_per_day / 1_440
 
 
 def test_a_pump_may_begin_in_the_very_first_minute() -> None:

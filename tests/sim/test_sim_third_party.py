@@ -16,12 +16,6 @@ from perpwatch.sim import Clock, SimulatorServer, build
 TIME_LIMIT_S = 45
 BITCOIN = "BTC/USDT:USDT"
 
-pytestmark = [
-    # The package opens its sessions on first use and warns at interpreter level about what it closes late.
-    pytest.mark.filterwarnings("ignore::ResourceWarning:ccxt"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ccxt"),
-]
-
 
 @asynccontextmanager
 async def third_party() -> AsyncIterator[tuple[Any, SimulatorServer]]:

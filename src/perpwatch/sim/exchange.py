@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -240,11 +241,14 @@ class SimulatedExchange:
         """A client dials.
 
         Raises:
-            ConnectionFailed: the exchange is down or has too many connections; ``status`` None means a closed line.
+            ConnectionFailed: the exchange is down, has too many connections or moved; a closed line has no ``status``.
         """
         if now_ms < self._down_until_ms:
             self.counters.refused_dials += 1
             raise ConnectionFailed(url, "connection refused")
+        if urlsplit(url).path == "/ws":
+            # The address of before 2024 redirects to a page.
+            raise ConnectionFailed(url, "HTTP 301", status=301)
         limit = self.faults.max_connections
         if limit is not None and len(self.sessions) >= limit:
             self.counters.refused_dials += 1
@@ -789,12 +793,12 @@ class SimulatedExchange:
             case "rest_510" | "rest_html" | "rest_timeout":
                 self.rest.storm(event.kind, until_ms)
             case "listing":
-                if market.listing(target) is None and "_" in target:
+                if market.listing(target) is None:
                     self._push_contract(frames.contract_record(market.list_contract(target)), now_ms)
             case "pump":
                 if market.listing(target) is not None:
-                    pump = Pump(now_ms, target, event.duration_ms or 90_000, event.value or 0.1)
-                    market.plant(msgspec.structs.replace(pump, volume_multiple=float(event.text or 40.0)))
+                    length_ms = event.duration_ms or 90_000
+                    market.plant(Pump(now_ms, target, length_ms, event.value, event.volume_multiple))
             case _:
                 listed = market.listing(target)
                 if listed is not None:
@@ -810,7 +814,7 @@ class SimulatedExchange:
                 self._push_contract(frames.contract_record(listing) | {"state": 3}, now_ms)
                 self._abandon(symbol)
             case "rename":
-                if "_" not in event.text or market.listing(event.text) is not None:
+                if market.listing(event.text) is not None:
                     return
                 old = frames.contract_record(listed) | {"state": 3}
                 listing = market.rename(symbol, event.text)

@@ -33,8 +33,10 @@ EventKind = Literal[
     "rename",  # a contract changes its name; target: its symbol, text: the new one
     "contract_size",  # one contract becomes worth something else; target: its symbol, value: base coin
     "state",  # a contract is paused (4) or enabled (0); target: its symbol, value: the state
-    "pump",  # a planted move; target: its symbol, value: size as a fraction, text: volume multiple
+    "pump",  # a planted move from the next minute on; target: its symbol, value: size as a fraction
 ]
+
+_ABOUT_A_SYMBOL = frozenset(("listing", "delisting", "rename", "contract_size", "state", "pump"))
 
 MALFORMED = ("truncated", "wrong_type", "huge_exponent", "absurd_time", "unknown_channel")
 
@@ -52,6 +54,17 @@ class FaultEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=
     duration_ms: int = 0  # of what lasts; 0 for ever
     value: float = 0.0
     text: str = ""
+    volume_multiple: float = 40.0  # of a pump
+
+    def __post_init__(self) -> None:
+        if self.kind in _ABOUT_A_SYMBOL and "_" not in self.target:
+            raise ValueError(f"{self.kind} needs a symbol such as BTC_USDT as its target, not {self.target!r}")
+        if self.kind == "rename" and "_" not in self.text:
+            raise ValueError(f"rename needs a symbol such as BTC_USDT as its text, not {self.text!r}")
+        if self.kind == "contract_size" and not self.value > 0:
+            raise ValueError(f"contract_size needs a value above 0, not {self.value!r}")
+        if self.kind == "pump" and not (self.value > -1 and self.value):
+            raise ValueError(f"pump needs a size above -1 and not 0 as its value, not {self.value!r}")
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,10 +120,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def touches_frames(self) -> bool:
-        """Whether any data frame may need more than sending."""
-        return bool(
-            self.lose or self.duplicate or self.reorder or self.malformed or self.gzip or self.late or self.shrink
-        )
+        """Whether a frame may need more than sending, each client's on its own."""
+        return bool(self.lose or self.duplicate or self.reorder or self.malformed or self.gzip)
 
 
 _SHARES = (

@@ -277,7 +277,8 @@ def malformed(frame: bytes, how: str, now_ms: int) -> bytes:
     """A frame spoilt in one of the ways of :data:`perpwatch.sim.faults.MALFORMED`."""
     match how:
         case "truncated":
-            return frame[: len(frame) * 2 // 3]
+            # Not within a character: a text frame that is no UTF-8 would cost the connection, not the frame.
+            return frame[: len(frame) * 2 // 3].decode(errors="ignore").encode()
         case "unknown_channel":
             return frame.replace(b'"channel":"push.', b'"channel":"push.new.', 1)
         case "absurd_time":

@@ -669,18 +669,17 @@ def draw_pump(random: np.random.Generator, symbols: Sequence[str], start_ms: int
     )
 
 
-def demo_pumps(market: SimulatedMarket, hours: float = 24.0) -> list[Pump]:
-    """Moves for a demonstration: one 12 s after the start on a much traded contract, then one every 20 to 40 s."""
-    random = generator(market.seed, _PUMP, 1)
-    symbols = market.symbols
-    time_ms = market.start_ms + 12_000
+def demo_pumps(seed: int, contracts: int, start_ms: int, hours: float = 24.0) -> list[Pump]:
+    """Moves for a demonstration: one 12 s after the start on a much traded contract, then one every 20 to 40 s.
+
+    To be given to a market of the same seed, contracts and start.
+    """
+    random = generator(seed, _PUMP, 1)
+    symbols = [each.symbol for each in universe(seed, contracts)]
+    time_ms = start_ms + 12_000
     first = draw_pump(random, symbols[:20], time_ms)
-    # Large enough to be plain within seconds, whatever the seed drew.
-    multiple = max(first.volume_multiple, 90.0)
-    pumps = [
-        msgspec.structs.replace(first, size=max(abs(first.size), 0.06), volume_multiple=multiple, duration_ms=60_000)
-    ]
-    while time_ms < market.start_ms + hours * 3_600_000:
+    pumps = [msgspec.structs.replace(first, size=max(abs(first.size), 0.06), duration_ms=60_000)]
+    while time_ms < start_ms + hours * 3_600_000:
         time_ms += int(random.integers(20_000, 40_001))
         pumps.append(draw_pump(random, symbols[:200], time_ms))
     return pumps

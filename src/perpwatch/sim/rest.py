@@ -37,7 +37,7 @@ NO_ENDPOINT = b'{"success":false,"code":404,"message":"Not Found"}'
 MAINTENANCE_PAGE = b"<!DOCTYPE html><html><head><title>MEXC</title></head><body>Temporarily unavailable</body></html>"
 FIREWALL_PAGE = b"<HTML><HEAD><TITLE>Access Denied</TITLE></HEAD><BODY>Access Denied</BODY></HTML>"
 
-_EMPTY_COLUMNS = (
+_KLINE_COLUMNS = (
     "time", "open", "close", "high", "low", "vol", "amount", "realOpen", "realClose", "realHigh", "realLow",
 )  # fmt: skip
 
@@ -207,7 +207,7 @@ class RestDesk:
                 for column in (columns.real_open, columns.real_close, columns.real_high, columns.real_low)
             ),
         ]
-        return _success(dict(zip(_EMPTY_COLUMNS, values, strict=True)))
+        return _success(dict(zip(_KLINE_COLUMNS, values, strict=True)))
 
     def _depth(self, path: list[str], params: Mapping[str, str], now_ms: int) -> bytes:
         listing = self._listing([each.upper() for each in path])
