@@ -262,7 +262,7 @@ def test_a_pump_planted_too_late_is_moved_to_the_next_minute() -> None:
 
 
 def test_the_demonstration_moves_a_much_traded_contract_within_half_a_minute() -> None:
-    pumps = demo_pumps(1, 300, DEFAULT_START_MS, hours=0.5)
+    pumps = demo_pumps(SimulatedMarket(1, 300), hours=0.5)
     assert pumps[0].start_ms == DEFAULT_START_MS + 12_000
     assert all(20_000 <= b.start_ms - a.start_ms <= 40_000 for a, b in itertools.pairwise(pumps))
     market = SimulatedMarket(1, 300, pumps=pumps)

@@ -669,17 +669,18 @@ def draw_pump(random: np.random.Generator, symbols: Sequence[str], start_ms: int
     )
 
 
-def demo_pumps(seed: int, contracts: int, start_ms: int, hours: float = 24.0) -> list[Pump]:
+def demo_pumps(market: SimulatedMarket, hours: float = 24.0) -> list[Pump]:
     """Moves for a demonstration: one 12 s after the start on a much traded contract, then one every 20 to 40 s.
 
-    To be given to a market of the same seed, contracts and start.
+    They are meant for another market with the seed, contracts and start of ``market``: one that runs already can no
+    longer change its first minute.
     """
-    random = generator(seed, _PUMP, 1)
-    symbols = [each.symbol for each in universe(seed, contracts)]
-    time_ms = start_ms + 12_000
+    random = generator(market.seed, _PUMP, 1)
+    symbols = market.symbols
+    time_ms = market.start_ms + 12_000
     first = draw_pump(random, symbols[:20], time_ms)
     pumps = [msgspec.structs.replace(first, size=max(abs(first.size), 0.06), duration_ms=60_000)]
-    while time_ms < start_ms + hours * 3_600_000:
+    while time_ms < market.start_ms + hours * 3_600_000:
         time_ms += int(random.integers(20_000, 40_001))
         pumps.append(draw_pump(random, symbols[:200], time_ms))
     return pumps
