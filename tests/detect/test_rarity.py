@@ -66,10 +66,10 @@ class Reference:
         value = self.values[t]
         if refit is None or value is None:
             return None
-        window = [np.float32(x) for x in self.values[: refit + 1] if x is not None][-self.tail :]
+        window = [float(np.float32(x)) for x in self.values[: refit + 1] if x is not None][-self.tail :]
         later = [x for x in self.values[refit + 1 : t] if x is not None]
-        threshold = float(sorted(window)[math.ceil(self.quantile * len(window)) - 1])
-        excesses = np.array([float(x) - threshold for x in (*window, *later) if float(x) > threshold])
+        threshold = sorted(window)[math.ceil(self.quantile * len(window)) - 1]
+        excesses = np.array([x - threshold for x in (*window, *later) if x > threshold])
         if value <= threshold:
             return 1.0 / self.minutes
         ratio = min(float(excesses.mean() ** 2 / excesses.var()), 2.0)

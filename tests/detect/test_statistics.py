@@ -134,10 +134,9 @@ def test_slot_factors_equal_the_batch_offsets_of_the_days_that_have_ended() -> N
 
 def batch_factor(rows: list[tuple[int, float]], ended: int, open_ms: int) -> float:
     """Offsets over whole days; a day that ended n days before the last one weighs (6/7)^n."""
-    weight = lambda time_ms: (6.0 / 7.0) ** (ended - 1 - time_ms // 86_400_000)  # noqa: E731
-    cut = [(time_ms, min(value, 3.0), weight(time_ms)) for time_ms, value in rows]
+    cut = [(t, min(value, 3.0), math.pow(6.0 / 7.0, ended - 1 - t // 86_400_000)) for t, value in rows]
     mean = sum(w * x for _, x, w in cut) / sum(w for _, _, w in cut)
-    days = sum((6.0 / 7.0) ** n for n in range(ended))
+    days = sum(math.pow(6.0 / 7.0, n) for n in range(ended))
     total = 0.0
     for period_ms, unit_ms, trust in ((86_400_000, 3_600_000, days / (days + 3.0)), (3_600_000, 300_000, 1.0)):
         same = [(x, w) for t, x, w in cut if t % period_ms // unit_ms == open_ms % period_ms // unit_ms]

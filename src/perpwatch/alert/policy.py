@@ -186,7 +186,7 @@ class Policy:
     ESCALATION = 2.0
     MARKET_SYMBOLS = 3
     MARKET_SHARE = 0.10
-    #: The first two alerts of a minute leave at once; later ones wait this long for the crowd to show itself.
+    #: The first two symbols of a minute leave at once; later ones wait this long for the crowd to show itself.
     HOLD_MS = 2_000
     KEPT_KEYS_MS = 7 * DAY_MS
 
@@ -251,7 +251,7 @@ class Policy:
         self._minute.append(alert)
         if self._is_market_told:
             return Suppressed(signal, Silence.MARKET_WIDE, f"the market alert of {self._minute_ms} covers it", alert)
-        if len(self._minute) < self.MARKET_SYMBOLS:
+        if len({other.symbol for other in self._minute}) < self.MARKET_SYMBOLS:
             if self._budget and self._budget.is_spent:
                 self._withdraw(alert, episode)
                 return Suppressed(signal, Silence.OVER_BUDGET, self.budget_status(now_ms).text)

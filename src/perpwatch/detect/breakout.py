@@ -28,8 +28,8 @@ class Breakout:
     Loss: a candle with unknown minutes is neither judged nor learned; means over hours bridge it.
     False alarms, measured on four timeframes with an hour's silence per symbol, a day per 750 symbols: 16 and 31 on
         large perpetuals (July 2023, January 2026), 408 on spot pairs in a hot market (April 2021), 322 on thin BTC
-        pairs (February 2020); it finds 27 of 31 labelled pumps within three minutes. Fixed percentages are blind on large coins and
-        loud on small ones: a preset for people who know it, not the default.
+        pairs (February 2020); it finds 27 of 31 labelled pumps within three minutes. Fixed percentages
+        are blind on large coins and loud on small ones: a preset for people who know it, not the default.
     Differs from ``VolumeRarity`` in that it knows nothing about what is usual for the symbol.
     Source: Kamps and Kleinberg (2018), To the Moon: Defining and Detecting Cryptocurrency Pump-and-Dumps, Crime
         Science 7:18; the multiples are ours, since the paper's are not stated per candle length.

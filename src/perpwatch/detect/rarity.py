@@ -80,7 +80,7 @@ class VolumeRarity:
     Guards: nothing is said about or learned from a candle with unknown minutes, nor from one that is sent again or out
         of order. After a loss of more than 3 minutes the symbol stays silent for as long as the loss, at most half an
         hour, because the first minutes after an outage are busy for a reason that is no news; a return never spans it.
-    Cost: 2 µs per closed candle, 3 µs per judged running one (``wake_turnover`` spares the caller most of them), 62 kB
+    Cost: 4 µs per closed candle, 1.3 µs per judged running one (``wake_turnover`` spares the caller most of them), 62 kB
         per symbol with full history on all four timeframes.
     False alarms, measured with q = 1e-4, k = 4 and an hour's silence per symbol, a day per 750 symbols, market-wide
         minutes included: 284 and 337 on large perpetuals (January 2026, July 2023), 207 on spot pairs in a hot market,
@@ -278,6 +278,9 @@ class VolumeRarity:
         if mean <= 0.0:
             return None
         ratio = candle.turnover / mean
+        # Nearly every candle ends here: below the beginning of the tail there is nothing to compute.
+        if track.tail.is_ready and math.log1p(ratio) < track.tail.threshold + self._lowest_factor(track):
+            return None
         if ratio < self._wake_ratio(track):
             return None
         if track.told_ms == candle.open_time_ms and ratio < 2.0 * track.told_ratio:
@@ -342,12 +345,14 @@ class VolumeRarity:
     def _factor(self, candle: Candle) -> float:
         return self._slots[candle.timeframe].factor(candle.open_time_ms) if self._has_slot_factors else 0.0
 
+    def _lowest_factor(self, track: _Track) -> float:
+        return self._slots[track.timeframe].lowest if self._has_slot_factors else 0.0
+
     def _wake_ratio(self, track: _Track) -> float:
         """No smaller turnover ratio can pass the volume test; kept until something is learned or q changes."""
         if track.wake_ratio == 0.0:
             if track.windows.tail and track.tail.is_ready:
-                lowest = self._slots[track.timeframe].lowest if self._has_slot_factors else 0.0
-                x = track.tail.quantile(self._risk * track.minutes) + lowest
+                x = track.tail.quantile(self._risk * track.minutes) + self._lowest_factor(track)
                 # A hair below, so that rounding cannot make the promise false.
                 track.wake_ratio = max(_ratio_of(x) * (1.0 - 1e-9), 1e-9)
             else:

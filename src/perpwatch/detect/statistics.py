@@ -268,15 +268,11 @@ class SlotFactors:
         self._hour_totals, self._hour_counts = [0.0] * 24, [0.0] * 24
         self._slot_totals, self._slot_counts = [0.0] * self._slots, [0.0] * self._slots
         self._hour_factors, self._slot_factors = [0.0] * 24, [0.0] * self._slots
+        self.lowest = 0.0  # no factor is below this
 
     def factor(self, open_time_ms: int) -> float:
         minute = open_time_ms // MINUTE_MS % 1440
         return self._hour_factors[minute // 60] + self._slot_factors[minute % 60 // self._minutes % self._slots]
-
-    @property
-    def lowest(self) -> float:
-        """No factor is below this."""
-        return min(self._hour_factors) + min(self._slot_factors)
 
     def push(self, open_time_ms: int, value: float) -> None:
         day = open_time_ms // DAY_MS
@@ -298,6 +294,7 @@ class SlotFactors:
             trust = self._days / (self._days + self.SHRINK_DAYS)
             self._hour_factors = self._offsets(self._hour_totals, self._hour_counts, mean, trust)
             self._slot_factors = self._offsets(self._slot_totals, self._slot_counts, mean, 1.0)
+            self.lowest = min(self._hour_factors) + min(self._slot_factors)
             self._days *= self.KEPT
             for values in (self._hour_totals, self._hour_counts, self._slot_totals, self._slot_counts):
                 values[:] = [value * self.KEPT for value in values]
@@ -326,3 +323,4 @@ class SlotFactors:
         self._hour_totals, self._hour_counts = list(state.hour_totals), list(state.hour_counts)
         self._slot_totals, self._slot_counts = list(state.slot_totals), list(state.slot_counts)
         self._hour_factors, self._slot_factors = list(state.hour_factors), list(state.slot_factors)
+        self.lowest = min(self._hour_factors) + min(self._slot_factors)
