@@ -140,11 +140,14 @@ class SimulatorServer:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait([self._task])
         for connection in list(self._connections):
             connection.abort()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._task is not None and not self._task.cancelled():
+            # It ends by itself only when the exchange has failed, and that must not go unnoticed.
+            self._task.result()
 
     def _now_ms(self) -> int:
         return self.clock.time_ns() // 1_000_000
