@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec.structs import replace
 
-from perpwatch.app.config import Config
+from perpwatch.app.config import Config, load_config
 from perpwatch.app.engine import Engine, Step
+from perpwatch.app.messages import Dispatcher, Message, messages_of
 from perpwatch.detect.detector import Detector
 from perpwatch.detect.volume_ratio import VolumeRatio
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.exchanges.mexc import MexcFutures, corrected_websocket_url
 from perpwatch.exchanges.mexc.limits import LIMITS
-from perpwatch.feed.connection import Clock, Retries
+from perpwatch.feed.connection import Clock, Retries, State, SystemClock, dial_with
 from perpwatch.feed.live import FeedSettings, LiveFeed
 from perpwatch.feed.plan import parse_wish
 from perpwatch.feed.ports import Dial, HttpGet
-from perpwatch.feed.rest import Priority
+from perpwatch.feed.rest import Priority, http_over_network
 from perpwatch.market.universe import Member, UniverseFilter, choose, turnovers
 from perpwatch.model import Batch, Contract, Signal, Ticker, stream_of_candles
 
@@ -104,6 +107,7 @@ class Bot:
     Args:
         jitter: random numbers in [0, 1) for back-off.
         on_step: told every batch and what it led to, in order.
+        symbols: watch these instead of what the configured universe chooses.
     """
 
     def __init__(
@@ -115,6 +119,8 @@ class Bot:
         clock: Clock,
         jitter: Callable[[], float],
         on_step: Callable[[Batch, Step], None] = lambda batch, step: None,
+        *,
+        symbols: Sequence[str] | None = None,
     ) -> None:
         self.config = config
         self.adapter = adapter
@@ -127,6 +133,8 @@ class Bot:
         self.progress = Progress()
         self.signals: list[Signal] = []  # the newest, bounded
         self.on_step = on_step
+        self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
+        self._symbols = symbols
         self._contracts: dict[str, Contract] = {}
         self._rest_tickers: list[Ticker] = []
         self._rank: dict[str, int] = {}
@@ -161,7 +169,11 @@ class Bot:
             self._rest_tickers = list(tickers)
             self.members = choose(contracts, tickers, universe_filter(self.config), self.feed.now_ms())
             self.progress.contracts = len(self.members)
-            self.watch([member.contract.symbol for member in self.members if member.is_watched])
+            chosen = [member.contract.symbol for member in self.members if member.is_watched]
+            unlisted = self.watch(chosen if self._symbols is None else self._symbols)
+            if unlisted:
+                logger.warning("the exchange does not list %s", ", ".join(unlisted))
+            self.on_ready()
             repairing = asyncio.create_task(self._repair())
             try:
                 async for batch in self.feed:
@@ -186,6 +198,16 @@ class Bot:
             if self.feed.reads_waiting < MAX_READS_WAITING:
                 for span in self.engine.due_repairs(self._rank):
                     self.feed.read(span.symbol, span.start_ms, span.end_ms, Priority.REPAIR)
+
+    def status_line(self) -> str:
+        """The state of the watch in one line."""
+        progress, status = self.progress, self.feed.pool.status()
+        return (
+            f"watching {progress.watched} contracts: {sum(one.state is State.OPEN for one in status)}/{len(status)} "
+            f"connections, {self.engine.coverage():.1%} of the candle streams up, {progress.warm} warm, "
+            f"{self.engine.book.counters.pushes} candle pushes, {self.engine.signals} signals, "
+            f"{len(self.engine.repairs)} symbols with minutes to read back"
+        )
 
     # --- What is watched --------------------------------------------------------------------------------------------
 
@@ -213,3 +235,91 @@ class Bot:
             self.feed.read(symbol, start_ms, end_ms, Priority.HISTORY)
         self.progress.watched = len(contracts)
         return [symbol for symbol in symbols if symbol not in self._contracts]
+
+
+class AsyncMexcAnalysisBot:
+    """The bot under the name and with the arguments of the brief.
+
+    Override ``_handle_kline_message``, ``_handle_ticker_message``, ``_handle_deals_message`` or ``_handle_signal``,
+    plain or ``async``, to be told what happens.
+
+    Args:
+        timeframes: candles to analyse, for example ``["Min1", "Min5"]``.
+        analysis_interval: seconds between status lines in the log.
+        enable_websocket: False reads everything by REST.
+        config: settings to start from instead of the file and the environment.
+    """
+
+    def __init__(
+        self,
+        timeframes: Sequence[str] | None = None,
+        analysis_interval: float | None = None,
+        enable_websocket: bool | None = None,
+        config: Config | None = None,
+    ) -> None:
+        overrides: dict[str, Any] = {}
+        if timeframes is not None:
+            overrides["timeframes"] = list(timeframes)
+        if analysis_interval is not None:
+            overrides["analysis_interval"] = analysis_interval
+        if enable_websocket is not None:
+            overrides["websocket"] = {"enabled": enable_websocket}
+        self.config = load_config(None, overrides) if config is None else config.with_overrides(overrides)
+        self.bot: Bot | None = None
+        self._stopped = False
+        self._dispatcher = Dispatcher(
+            {
+                "kline_*": self._handle_kline_message,
+                "ticker": self._handle_ticker_message,
+                "deals": self._handle_deals_message,
+            }
+        )
+
+    async def run_async(self) -> None:
+        """Watch until :meth:`stop`.
+
+        Raises:
+            ExchangeError: something that trying again cannot mend.
+        """
+        adapter = adapter_for(self.config)
+        dial = dial_with(proxy=self.config.network.proxy, max_frame_bytes=adapter.limits.max_frame_bytes)
+        async with http_over_network(proxy=self.config.network.proxy) as get:
+            self.bot = Bot(self.config, adapter, dial, get, SystemClock(), random.Random().random, self._on_step)
+            if self._stopped:
+                return
+            beside = [asyncio.create_task(self._dispatcher.run()), asyncio.create_task(self._report(self.bot))]
+            try:
+                await self.bot.run()
+            finally:
+                for task in beside:
+                    task.cancel()
+
+    def stop(self) -> None:
+        """End :meth:`run_async` soon."""
+        self._stopped = True
+        if self.bot is not None:
+            self.bot.stop()
+
+    def _handle_kline_message(self, message: Message) -> Any:
+        """A candle moved; ``message.channel`` says which timeframe."""
+
+    def _handle_ticker_message(self, message: Message) -> Any:
+        """The state of a contract changed."""
+
+    def _handle_deals_message(self, message: Message) -> Any:
+        """Trades happened; only when ``deals`` is among the subscription types."""
+
+    def _handle_signal(self, signal: Signal) -> Any:
+        """Something unusual was found."""
+
+    def _on_step(self, batch: Batch, step: Step) -> None:
+        assert self.bot is not None
+        for message in messages_of(batch, self.bot.engine.book, frozenset(self.config.websocket.subscription_types)):
+            self._dispatcher.put(message)
+        for signal in step.signals:
+            self._dispatcher.call(self._handle_signal, signal)
+
+    async def _report(self, bot: Bot) -> None:
+        while True:
+            await asyncio.sleep(self.config.analysis_interval)
+            logger.info("%s", bot.status_line())

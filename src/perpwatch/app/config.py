@@ -130,6 +130,20 @@ class Config(BaseSettings):
     detection: DetectionConfig = DetectionConfig()
     logging: LoggingConfig = LoggingConfig()
 
+    def with_overrides(self, overrides: dict[str, Any]) -> Config:
+        """The same settings with some replaced, checked as at start; tables are merged.
+
+        Raises:
+            ConfigurationError: an unknown key or an impossible value.
+        """
+        values = self.model_dump()
+        for key, value in overrides.items():
+            values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
+        try:
+            return Config.model_validate(values)
+        except ValidationError as error:
+            raise _explained(error) from error
+
     @classmethod
     def settings_customise_sources(
         cls,

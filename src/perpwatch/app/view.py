@@ -78,7 +78,7 @@ class Outlet:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        logger.info("%s", status_line(bot))
+        logger.info("%s", bot.status_line())
 
 
 async def show_live(bot: Bot, console: Console, title: str) -> None:
@@ -93,18 +93,7 @@ async def log_status(bot: Bot, interval_s: float) -> None:
     """Write a status line now and then until cancelled."""
     while True:
         await asyncio.sleep(interval_s)
-        logger.info("%s", status_line(bot))
-
-
-def status_line(bot: Bot) -> str:
-    """The state of the watch in one line."""
-    progress, status = bot.progress, bot.feed.pool.status()
-    return (
-        f"watching {progress.watched} contracts: {sum(one.state is State.OPEN for one in status)}/{len(status)} "
-        f"connections, {bot.engine.coverage():.1%} of the candle streams up, {progress.warm} warm, "
-        f"{bot.engine.book.counters.pushes} candle pushes, {bot.engine.signals} signals, "
-        f"{len(bot.engine.repairs)} symbols with minutes to read back"
-    )
+        logger.info("%s", bot.status_line())
 
 
 def signal_line(signal: Signal) -> str:
