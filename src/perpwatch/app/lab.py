@@ -412,7 +412,10 @@ def grid(symbol: str, timeframe: Timeframe, rows: Floats, known_ms: Integers) ->
 
 
 def roll_up(series: _Series, timeframe: Timeframe) -> _Series:
-    """Longer candles, exact and aligned to the calendar; minutes outside the series count as unknown."""
+    """Longer candles, exact and aligned to the calendar; minutes outside the series count as unknown.
+
+    The same as ``market.candles.roll_up`` candle by candle, for whole files at once.
+    """
     step, base = timeframe.milliseconds, series.timeframe.milliseconds
     parts = step // base
     lead = series.start_ms % step // base
@@ -429,8 +432,9 @@ def roll_up(series: _Series, timeframe: Timeframe) -> _Series:
             np.where(is_known, values[:, :, 1], -np.inf).max(axis=1),
             np.where(is_known, values[:, :, 2], np.inf).min(axis=1),
             values[everything, last, 3],
-            np.where(is_known, values[:, :, 4], 0.0).sum(axis=1),
-            np.where(is_known, values[:, :, 5], 0.0).sum(axis=1),
+            # Added oldest first, as the live roll-up does, so that both agree to the bit.
+            np.where(is_known, values[:, :, 4], 0.0).cumsum(axis=1)[:, -1],
+            np.where(is_known, values[:, :, 5], 0.0).cumsum(axis=1)[:, -1],
         ]
     )
     return _Series(series.symbol, timeframe, series.start_ms - lead * base, rolled, missing.sum(axis=1))
