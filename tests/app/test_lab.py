@@ -236,6 +236,16 @@ def test_an_official_label_replaces_the_announced_time(tmp_path: Path) -> None:
     assert (event.is_official, event.latency_s) == (True, 40.0)
 
 
+def test_a_silence_far_beyond_the_others_of_a_tape_is_an_outage(tmp_path: Path) -> None:
+    write_tape(tmp_path, "ABC", 3 * DAY, burst_ms=START_MS + 2000 * MINUTE_MS)
+    lines = (tmp_path / "ABC.csv").read_text().splitlines()
+    header, rows = lines[0], lines[1:]
+    kept = [row for row in rows if not 1800 <= (int(row.split(",")[1]) - START_MS) // MINUTE_MS < 1990]
+    (tmp_path / "ABC.csv").write_text("\n".join([header, *kept]) + "\n")
+    report = run_lab(LabOptions(trades=[tmp_path]))
+    assert not [minute for minute in alert_minutes(report, "ABC_BTC") if 1800 <= minute < 2020]
+
+
 def test_a_tape_has_exact_turnover(tmp_path: Path) -> None:
     write_tape(tmp_path, "ABC", 5)
     tape = read_trades(tmp_path / "ABC.csv")

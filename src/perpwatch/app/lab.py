@@ -9,7 +9,8 @@ rolled up, calendar-aligned. A minute that is missing in every file of a folder 
 A minute missing only in some is a minute without trades there, as is a minute with zero volume.
 
 Trade tapes are CSV with ``timestamp`` (ms), ``side``, ``price`` and ``amount``, one symbol per file, each a market of
-its own. A name like ``COIN_2020-11-18_18.00`` labels the announced start of a pump. Their turnover is exact.
+its own. A name like ``COIN_2020-11-18_18.00`` labels the announced start of a pump. Their turnover is exact. A silence
+far beyond the tape's others is taken for an outage.
 
 The first day of each file warms the detectors up and is not counted.
 """
@@ -20,6 +21,7 @@ import csv
 import gzip
 import io
 import lzma
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -681,7 +683,31 @@ def _minutes_of(tape: _Tape) -> _Series:
         ]
     )[1:-1]
     known = np.arange(int(rows[0, 0]), int(rows[-1, 0]) + 1, MINUTE_MS, dtype=np.int64)
+    outage = _outage_of(rows[:, 0].astype(np.int64))
+    if outage is not None:
+        known = known[(known <= outage[0]) | (known >= outage[1])]
     return grid(tape.symbol, Timeframe.Min1, rows, known)
+
+
+def _outage_of(traded_ms: Integers) -> tuple[int, int] | None:
+    """The last minute with trades before an outage and the first after it, as far as one tape can tell.
+
+    A tape has no witness for its silences. One that chance would give less than once in a million such tapes, were
+    minutes independent, and that is twice as long as every other one, is taken for the exchange's and not the market's.
+    """
+    silences = np.diff(traded_ms) // MINUTE_MS - 1
+    if len(silences) < 2:
+        return None
+    size = (int(traded_ms[-1]) - int(traded_ms[0])) // MINUTE_MS + 1
+    share = len(traded_ms) / size
+    if share >= 1.0:
+        return None
+    improbable = math.log(1e6 * size) / -math.log1p(-share)
+    longest = int(silences.argmax())
+    second = int(np.partition(silences, -2)[-2])
+    if silences[longest] < max(improbable, 2.0 * second):
+        return None
+    return int(traded_ms[longest]), int(traded_ms[longest + 1])
 
 
 def _timeframe_of(open_times_ms: Integers, folder: Path) -> Timeframe:

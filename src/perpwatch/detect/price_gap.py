@@ -17,7 +17,7 @@ class _Measure:
     """One non-negative figure of one symbol."""
 
     usual: RollingMean = field(default_factory=lambda: RollingMean(WINDOW))
-    fired_at: float = 0.0  # 0 while armed
+    lowest: float = 0.0  # since it fired; 0 before
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class PriceGap:
 
     Formula: gap = last / fair - 1 (index where no fair price is given), spread = (ask - bid) / mid; fires when the
         figure exceeds max(k · its mean over the last 720 tickers, floor); k = 8, floors 0.5 % and 0.3 %.
-        Re-arms when the figure has come back to half of where it fired; fires again before that when it has doubled.
+        Having fired, it fires again when the figure is twice its lowest since then.
         What fires is not learned.
     Level: by the figure against what was needed (2 × strong, 4 × extreme).
     Cost: 0.6 µs per ticker, 6 kB per symbol. Warm-up: 60 tickers, two minutes at MEXC's pace.
@@ -99,13 +99,13 @@ class PriceGap:
         if len(measure.usual) < MINIMUM:
             measure.usual.push(value)
             return 0.0
-        if measure.fired_at and value <= measure.fired_at / 2.0:
-            measure.fired_at = 0.0
         excess = value / max(self._times * measure.usual.mean, floor)
         if excess <= 1.0:
             measure.usual.push(value)
+            measure.lowest = min(measure.lowest, value)
             return 0.0
-        if measure.fired_at and value < 2.0 * measure.fired_at:
+        if measure.lowest and value < 2.0 * measure.lowest:
+            measure.lowest = min(measure.lowest, value)
             return 0.0
-        measure.fired_at = value
+        measure.lowest = value
         return excess
