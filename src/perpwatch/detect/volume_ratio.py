@@ -85,10 +85,10 @@ class VolumeRatio:
         if timeframe not in self.thresholds:
             return
         window = self._windows[symbol, timeframe] = _Window(array("d"))
-        for candle in candles[-self.window :]:
-            if not candle.missing_minutes:
-                window.push(candle.turnover, self.window)
-                window.last_candle_ms = candle.open_time_ms
+        known = [candle for candle in candles if not candle.missing_minutes and candle.trust is not Trust.UNKNOWN]
+        for candle in known[-self.window :]:
+            window.push(candle.turnover, self.window)
+            window.last_candle_ms = candle.open_time_ms
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
         if candle.timeframe not in self.thresholds or candle.missing_minutes or candle.trust is Trust.UNKNOWN:

@@ -42,6 +42,8 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 #: Frames handled before other tasks of the loop get their turn.
 FRAMES_PER_TURN = 2_000
 USER_AGENT = "perpwatch"
+#: The longest wait that a server can ask for.
+MAX_RETRY_AFTER_S = 600.0
 
 
 class Clock(Protocol):
@@ -109,8 +111,7 @@ def _refused_upgrade(url: str, error: picows.WSInvalidStatusError) -> Connection
     response = error.response
     assert response is not None, "the library raises this error for a response"
     status = int(response.status)
-    after = response.headers.get("Retry-After", "")
-    retry_after_s = float(after) if after.isdigit() else None
+    retry_after_s = retry_after(response.headers.get("Retry-After", ""))
     hints = {
         301: "it has moved; the address of today ends in /edge",
         403: "forbidden, often by region or because of too many connections",
@@ -119,6 +120,11 @@ def _refused_upgrade(url: str, error: picows.WSInvalidStatusError) -> Connection
     }
     reason = f"the server answered HTTP {status}" + (f": {hints[status]}" if status in hints else "")
     return ConnectionFailed(url, reason, status=status, retry_after_s=retry_after_s)
+
+
+def retry_after(header: str) -> float | None:
+    """Seconds that a Retry-After header asks for; None for a date or nonsense. Nobody makes us wait for ever."""
+    return min(float(header), MAX_RETRY_AFTER_S) if header.isascii() and header.isdigit() else None
 
 
 class _Listener(picows.WSListener):
@@ -148,11 +154,11 @@ class _Listener(picows.WSListener):
                 self._parts.clear()
             self._frames.append(payload)
             self._waiting_bytes += len(payload)
-            if frame.last_in_buffer:
-                self._wake.set()
-                if self._waiting_bytes > MAX_WAITING_BYTES and not self._is_paused:
-                    self._is_paused = True
-                    transport.underlying_transport.pause_reading()
+            # Not only on the last frame of a read: that may be a ping or the beginning of a fragmented message.
+            self._wake.set()
+            if self._waiting_bytes > MAX_WAITING_BYTES and not self._is_paused:
+                self._is_paused = True
+                transport.underlying_transport.pause_reading()
         elif kind is picows.WSMsgType.CLOSE:
             code = frame.get_close_code().value
             reason = frame.get_close_message().decode("utf-8", "replace") or "closed by the server"
@@ -246,6 +252,7 @@ class Connection:
         self.confirmed_at_end = 0  # streams that the last session had when it ended ...
         self.pending_at_end = 0  # ... and that it was still asking for
         self.bad_frames: deque[ProtocolError] = deque(maxlen=20)
+        self.sessions_ended = 0
         self.batches = 0
         self._adapter = adapter
         self._limits = limits
@@ -257,6 +264,7 @@ class Connection:
         self._retries = retries
         self._poke = asyncio.Event()
         self._restart: ConnectionLost | None = None
+        self._delivered_ms = 0  # exchange time up to which the sink has taken what this session read
 
     # --- What it should carry ---------------------------------------------------------------------------------------
 
@@ -342,7 +350,7 @@ class Connection:
             self.reconnects += 1
         self.opened_s = now_s = self._clock.monotonic()
         self.state = State.OPEN
-        self._restart = None
+        self._restart, self._delivered_ms = None, 0
         self.session = Session(self._adapter, self._limits, self.source, now_s, bad_frames=self.bad_frames)
         self.session.subscribe(self.wanted)
         reason = "closed by us"
@@ -359,10 +367,13 @@ class Connection:
         self.session = None
         self.past = _sum(self.past, session.counters)
         self.confirmed_at_end, self.pending_at_end = len(session.confirmed), session.pending
-        gaps = session.end(reason)
-        if gaps:
-            await self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, gaps))
-        await socket.close()
+        self.sessions_ended += 1
+        gaps = session.end(reason, self._delivered_ms)
+        try:
+            if gaps:
+                await self._sink(Batch(self.source, self._clock.time_ns(), self._delivered_ms, gaps))
+        finally:
+            await socket.close()
 
     async def _drive(self, session: Session, socket: Socket) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -373,6 +384,8 @@ class Connection:
         while True:
             frames = await socket.receive()
             for start in range(0, len(frames), FRAMES_PER_TURN):
+                if start:
+                    await asyncio.sleep(0)
                 await self._take(session, frames[start : start + FRAMES_PER_TURN])
             if session.pending or session.has_replies:
                 self._send(session, socket)
@@ -387,9 +400,11 @@ class Connection:
                 self.failures = 0  # data, not the handshake, proves that the way is free
             self.batches += 1
             await self._sink(Batch(self.source, received_ns, session.watermark_ms, events))
+            self._delivered_ms = session.watermark_ms
 
     async def _keep_time(self, session: Session, socket: Socket) -> None:
         while True:
+            self._poke.clear()  # before looking at what it was about, so that a poke meanwhile is not lost
             if self._restart is not None:
                 raise self._restart
             events: list[Event] = []
@@ -397,7 +412,6 @@ class Connection:
             if events:
                 await self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, events))
             self._send(session, socket)
-            self._poke.clear()
             try:
                 async with asyncio.timeout(max(0.0, session.next_deadline() - self._clock.monotonic())):
                     await self._poke.wait()

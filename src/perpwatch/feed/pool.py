@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 #: Refusals below this many streams on a socket are not taken for a limit: no exchange allows so few.
 LEAST_LIMIT = 10
-#: Cuts in the midst of subscribing, at about the same count, that make a limit.
-CUTS_MAKE_LIMIT = 2
 #: Refused dials in a row, while other connections are open, that make a limit of connections.
 REFUSED_DIALS_MAKE_LIMIT = 3
 
@@ -85,8 +83,8 @@ class Pool:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._moving: dict[Stream, tuple[str, str]] = {}  # stream -> (old, new) until the new one is confirmed
-        self._cuts: dict[str, int] = {}  # failures of each connection that have been looked at
-        self._cut_counts: list[int] = []
+        self._looked_at: dict[str, int] = {}  # sessions of each connection whose end has been looked at
+        self._cut_counts: dict[str, int] = {}  # streams that a connection had when it was cut in the midst of asking
         self.on_limit: Callable[[], None] = lambda: None  # called when a limit was met and lowered
 
     @property
@@ -111,6 +109,7 @@ class Pool:
 
     def want(self, rates: Mapping[Stream, float]) -> None:
         """Replace what should be streamed; connections of streams that stay are not touched."""
+        self.refused = {stream: reason for stream, reason in self.refused.items() if stream in rates}
         self.rates = {stream: rate for stream, rate in rates.items() if stream not in self.refused}
         if self._group is not None:
             self._replan()
@@ -119,7 +118,9 @@ class Pool:
 
     def actions(self) -> list[Action]:
         """What would have to change now; empty when all is as it should be."""
-        have = [Connected(connection.source, tuple(connection.wanted)) for connection in self.connections.values()]
+        # When some have to go, those that are open stay: one that is refused could not take over before they have gone.
+        connections = sorted(self.connections.values(), key=lambda connection: connection.state is not State.OPEN)
+        have = [Connected(connection.source, tuple(connection.wanted)) for connection in connections]
         for stream, (old, _) in self._moving.items():
             have = [
                 Connected(one.source, tuple(s for s in one.streams if s != stream)) if one.source == old else one
@@ -134,18 +135,42 @@ class Pool:
             if action.opens:
                 self._open(action.source)
         for action in actions:
-            connection = self.connections[action.source]
             for stream in action.unsubscribe:
-                if stream in arriving and connection.session is not None and stream in connection.session.confirmed:
-                    self._moving[stream] = (action.source, arriving[stream])  # make before break
-                else:
-                    self._moving.pop(stream, None)
-                    connection.unsubscribe([stream])
+                self._take_off(stream, action.source, arriving.get(stream))
         for action in actions:
+            for stream in action.subscribe:
+                self._redirect(stream, action.source)
             if action.subscribe:
                 self.connections[action.source].subscribe(action.subscribe)
         for source in [action.source for action in actions if action.closes]:
             self._close_if_empty(source)
+
+    def _take_off(self, stream: Stream, source: str, new: str | None) -> None:
+        """End ``stream`` on a connection, at once or when ``new`` has confirmed it: make before break."""
+        connection = self.connections[source]
+        if stream in self._moving:
+            # It is on its way to this connection, where the plan no longer wants it; the old one still delivers it.
+            connection.unsubscribe([stream])
+            if new is None:
+                self._finish_move(stream)
+        elif new is not None and connection.session is not None and stream in connection.session.confirmed:
+            self._moving[stream] = source, new
+        else:
+            connection.unsubscribe([stream])
+
+    def _redirect(self, stream: Stream, new: str) -> None:
+        if stream in self._moving:
+            old, _ = self._moving[stream]
+            if old == new:
+                del self._moving[stream]
+            else:
+                self._moving[stream] = old, new
+
+    def _finish_move(self, stream: Stream) -> None:
+        old, _ = self._moving.pop(stream)
+        if old in self.connections:
+            self.connections[old].unsubscribe([stream])
+            self._close_if_empty(old)
 
     def _open(self, source: str) -> None:
         assert self._group is not None
@@ -167,17 +192,15 @@ class Pool:
         connection = self.connections.get(source)
         if connection is not None and not connection.wanted:
             del self.connections[source]
-            self._cuts.pop(source, None)
+            self._looked_at.pop(source, None)
+            self._cut_counts.pop(source, None)
             self._tasks.pop(source).cancel()
 
     async def _deliver(self, batch: Batch) -> None:
         if self._moving:
             for event in batch.events:
                 if isinstance(event, StreamUp) and self._moving.get(event.stream, ("", ""))[1] == batch.source:
-                    old, _ = self._moving.pop(event.stream)
-                    if old in self.connections:
-                        self.connections[old].unsubscribe([event.stream])
-                        self._close_if_empty(old)
+                    self._finish_move(event.stream)
         await self._sink(batch)
 
     # --- Limits that nobody told us ---------------------------------------------------------------------------------
@@ -191,13 +214,14 @@ class Pool:
             if session is not None and session.rejected:
                 changed = True
                 for stream, reason in list(session.rejected.items()):
-                    if stream.symbol and stream.symbol in reason:
+                    stays = self._moving.pop(stream, ("", ""))[1] == connection.source  # where it was, and works
+                    if stream.symbol and stream.symbol in reason and not stays:
                         self.refused[stream] = reason
                         self.rates.pop(stream, None)
                         logger.warning("the exchange does not give %s: %s", stream, reason)
                     elif len(session.confirmed) >= LEAST_LIMIT:
                         limit = min(limit, len(session.confirmed))
-                    else:
+                    elif not stays:
                         self.refused[stream] = reason
                         self.rates.pop(stream, None)
                         logger.error("%s could not be subscribed: %s", stream, reason)
@@ -215,19 +239,19 @@ class Pool:
             self._replan()
 
     def _limit_by_cut(self, connection: Connection) -> int:
-        """The count at which sockets are repeatedly cut while they subscribe."""
-        if connection.total_failures == self._cuts.get(connection.source, 0):
+        """The count at which one connection is cut time after time while it subscribes."""
+        source = connection.source
+        if connection.sessions_ended == self._looked_at.get(source, 0):
             return self.per_connection
-        self._cuts[connection.source] = connection.total_failures
-        if not connection.pending_at_end or connection.confirmed_at_end < LEAST_LIMIT:
+        self._looked_at[source] = connection.sessions_ended
+        before, count = self._cut_counts.pop(source, None), connection.confirmed_at_end
+        if not connection.pending_at_end or count < LEAST_LIMIT:
             return self.per_connection
-        count = connection.confirmed_at_end
-        self._cut_counts.append(count)
-        alike = [other for other in self._cut_counts if abs(other - count) <= WINDOW]
-        if len(alike) < CUTS_MAKE_LIMIT:
+        if before is None or abs(before - count) > WINDOW:
+            # Once is no limit: an outage cuts everybody in the midst of whatever they do.
+            self._cut_counts[source] = count
             return self.per_connection
-        self._cut_counts.clear()
-        return min(alike)
+        return min(before, count)
 
     def _learn_connections(self) -> None:
         open_now = sum(connection.state is State.OPEN for connection in self.connections.values())

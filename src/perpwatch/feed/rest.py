@@ -22,7 +22,7 @@ from perpwatch.errors import ApiError, ExchangeError, ProtocolError, RateLimited
 from perpwatch.exchanges.adapter import Request
 from perpwatch.feed.breaker import Breaker, BreakerState
 from perpwatch.feed.budget import Budget
-from perpwatch.feed.connection import USER_AGENT, Clock
+from perpwatch.feed.connection import USER_AGENT, Clock, retry_after
 from perpwatch.feed.ports import HttpAnswer, HttpGet
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ LEAST_SHARE = 0.1
 ECHO_S = 5.0
 #: Share of the configured rate that each success gives back: half of the rate is regained within 100 calls.
 SPEED_UP = 0.005
+#: Pause after a refusal that names no time.
+DEFAULT_PAUSE_S = 10.0
 
 
 class Priority(enum.IntEnum):
@@ -153,7 +155,7 @@ class RestClient:
             self.counters.failures += 1
             breaker.fail(self._clock.monotonic(), str(error))
             raise
-        except asyncio.CancelledError:
+        except BaseException:
             breaker.give_back()
             raise
         breaker.succeed()
@@ -170,8 +172,8 @@ class RestClient:
     def _understand(self, url: str, request: Request[T], answer: HttpAnswer) -> T:
         status = answer.status
         if status == 429:
-            after = answer.headers.get("retry-after", "")
-            raise RateLimited(url, "HTTP 429, too many requests", float(after) if after.isdigit() else 10.0, status=429)
+            after_s = retry_after(answer.headers.get("retry-after", ""))
+            raise RateLimited(url, "HTTP 429, too many requests", after_s or DEFAULT_PAUSE_S, status=429)
         if 300 <= status < 400:
             where = answer.headers.get("location", "an unnamed place")
             raise RequestFailed(url, f"redirected to {where}; set rest.base_url to where it lives now", status=status)

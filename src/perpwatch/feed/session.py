@@ -44,9 +44,16 @@ _MEANINGFUL = (CandleUpdate, Trades, Tickers, Depth, FundingRate, ReferencePrice
 
 @dataclass(slots=True)
 class _Command:
+    """A subscription whose answer is still to come.
+
+    ``is_settled`` when nothing hangs on the answer any more (data has confirmed the stream, or nobody wants it). Such
+    a command stays in the line all the same: its answer names no symbol and would be taken for that of the next.
+    """
+
     stream: Stream
     channel: str
     sent_s: float
+    is_settled: bool = False
 
 
 @dataclass(slots=True)
@@ -78,8 +85,10 @@ class Session:
     last_data_s: float = 0.0  # 0 until the first data frame
     _queue: deque[tuple[Stream, bool]] = field(default_factory=deque)  # (stream, wanted), not yet sent
     _awaiting: deque[_Command] = field(default_factory=deque)  # subscriptions sent, oldest first
-    _by_order: dict[Stream, tuple[float, int]] = field(default_factory=dict)  # confirmed by an answer alone: when
-    _tries: dict[Stream, int] = field(default_factory=dict)
+    _by_order: dict[Stream, int] = field(default_factory=dict)  # confirmed by an answer alone since the line was empty
+    _tries: dict[Stream, tuple[int, int]] = field(default_factory=dict)  # failures, and the confirmed at the first
+    _doubted: dict[Stream, None] = field(default_factory=dict)  # were confirmed and are asked for again
+    _up: dict[Stream, None] = field(default_factory=dict)  # said to be up, and not said to be down since
     _window: int = WINDOW
     _next_command_s: float = 0.0
     _next_ping_s: float = 0.0
@@ -104,30 +113,37 @@ class Session:
     def unsubscribe(self, streams: Iterable[Stream]) -> None:
         """Stop streams. No answer is awaited: whether the exchange sends one is not established."""
         for stream in streams:
-            was_sent = stream in self.confirmed or any(command.stream == stream for command in self._awaiting)
+            awaited = [command for command in self._awaiting if command.stream == stream and not command.is_settled]
+            was_sent = stream in self.confirmed or bool(awaited) or (stream, False) in self._queue
             self._queue = deque(item for item in self._queue if item[0] != stream)
-            self._awaiting = deque(command for command in self._awaiting if command.stream != stream)
+            for command in awaited:
+                command.is_settled = True
             self.confirmed.pop(stream, None)
             self.rejected.pop(stream, None)
             self._tries.pop(stream, None)
             self._by_order.pop(stream, None)
+            self._up.pop(stream, None)
+            self._doubted.pop(stream, None)
             if was_sent:
                 self._queue.append((stream, False))
 
     def resubscribe(self, stream: Stream) -> None:
         """Ask again for a stream that is confirmed but mute."""
         self.confirmed.pop(stream, None)
+        self._by_order.pop(stream, None)
         self._queue.appendleft((stream, True))
         self._queue.appendleft((stream, False))
 
     def _asked(self) -> set[Stream]:
         waiting = {stream for stream, wanted in self._queue if wanted}
-        return waiting | {command.stream for command in self._awaiting} | self.confirmed.keys() | self.rejected.keys()
+        awaited = {command.stream for command in self._awaiting if not command.is_settled}
+        return waiting | awaited | self.confirmed.keys() | self.rejected.keys()
 
     @property
     def pending(self) -> int:
         """Subscriptions that are asked for and not confirmed."""
-        return len(self._awaiting) + sum(wanted for _, wanted in self._queue)
+        awaited = sum(not command.is_settled for command in self._awaiting)
+        return awaited + sum(wanted for _, wanted in self._queue)
 
     @property
     def has_replies(self) -> bool:
@@ -165,13 +181,18 @@ class Session:
                         )
                         self._keep_bad_frame(ProtocolError(absurd, frame), watermark_ms, events)
                         continue
+                    if not watermark_ms:
+                        latest_ms = event_time_ms + MAX_AHEAD_MS
                     watermark_ms = event_time_ms
                 data_frames += 1
                 if self._awaiting:
                     self._confirm_by_data(message, events)
                 events.append(message)
             else:
-                watermark_ms = max(watermark_ms, self._control(message, now_s, watermark_ms, latest_ms, events))
+                told_ms = self._control(message, now_s, watermark_ms, latest_ms, events)
+                if told_ms and not watermark_ms:
+                    latest_ms = told_ms + MAX_AHEAD_MS
+                watermark_ms = max(watermark_ms, told_ms)
         if data_frames:
             self.counters.data_frames += data_frames
             self.last_data_s = now_s
@@ -194,7 +215,7 @@ class Session:
             case Refusal(text=text, symbol=symbol):
                 if message.closes_connection:
                     raise ConnectionLost(text)
-                self._refused(text, symbol)
+                self._refused(text, symbol, events)
             case ServerPing(reply=reply):
                 self._replies.append(reply)
             case Ignored():
@@ -206,17 +227,20 @@ class Session:
     def _acknowledged(self, channel: str, now_s: float, event_time_ms: int, events: list[Event]) -> None:
         for command in self._awaiting:
             if command.channel == channel:
-                self._awaiting.remove(command)
                 self.counters.acks += 1
-                if self._window > 1:
-                    self._by_order[command.stream] = now_s, event_time_ms
-                self._confirm(command.stream, event_time_ms, events)
+                self._awaiting.remove(command)
+                if not command.is_settled:
+                    self._by_order[command.stream] = event_time_ms
+                    self._confirm(command.stream, event_time_ms, events)
+                if not self._awaiting:
+                    self._by_order.clear()  # as many answers as commands: every one went to its own
                 return
-        # An answer to something already confirmed by its data, or given up. Nothing hangs on it.
+        # An answer that nobody waits for. Nothing hangs on it.
 
     def _confirm(self, stream: Stream, event_time_ms: int, events: list[Event]) -> None:
-        self.confirmed[stream] = None
+        self.confirmed[stream] = self._up[stream] = None
         self._tries.pop(stream, None)
+        self._doubted.pop(stream, None)
         events.append(StreamUp(stream, self.source, event_time_ms))
 
     def _confirm_by_data(self, message: object, events: list[Event]) -> None:
@@ -228,40 +252,62 @@ class Session:
                 stream = Stream(Kind.TRADES, symbol)
             case _:
                 return
+        self._by_order.pop(stream, None)
         for command in self._awaiting:
-            if command.stream == stream:
-                self._awaiting.remove(command)
+            if command.stream == stream and not command.is_settled:
+                command.is_settled = True
                 # Good from the frame before: this one is already part of it.
                 self._confirm(stream, message.event_time_ms, events)
                 return
 
-    def _refused(self, text: str, symbol: str | None) -> None:
+    def _refused(self, text: str, symbol: str | None, events: list[Event]) -> None:
         self.counters.refusals += 1
         for command in self._awaiting:
             if symbol is None or command.stream.symbol == symbol:
                 self._awaiting.remove(command)
-                self._try_again(command.stream, text)
+                if not command.is_settled:
+                    self._try_again(command.stream, text)
+                elif command.stream in self.confirmed:
+                    # What seemed to confirm it was the last of an earlier subscription.
+                    self._doubt(command.stream, self.watermark_ms, events)
+                    self._try_again(command.stream, text)
                 return
 
-    def _try_again(self, stream: Stream, reason: str) -> None:
-        tries = self._tries[stream] = self._tries.get(stream, 0) + 1
-        if tries >= MAX_TRIES:
-            del self._tries[stream]
+    def _try_again(self, stream: Stream, reason: str, *, is_next: bool = False) -> None:
+        tries, confirmed_then = self._tries.get(stream, (0, len(self.confirmed)))
+        if tries + 1 < MAX_TRIES:
+            self._tries[stream] = tries + 1, confirmed_then
+        elif len(self.confirmed) > confirmed_then:
+            # Others got in meanwhile, so this is bad luck and not a limit: it deserves as many tries as a new one.
+            self._tries[stream] = 1, len(self.confirmed)
+        else:
+            self._tries.pop(stream, None)
             self.rejected[stream] = reason
+            return
+        if is_next:
+            behind = 0
+            while behind < len(self._queue) and self._queue[behind][0] in self._doubted:
+                behind += 1
+            self._queue.insert(behind, (stream, True))
         else:
             self._queue.append((stream, True))
+
+    def _doubt(self, stream: Stream, since_ms: int, events: list[Event]) -> None:
+        del self.confirmed[stream]
+        self._up.pop(stream, None)
+        events.append(Gap(stream, self.source, since_ms, None, "subscription in doubt"))
 
     def _keep_bad_frame(self, error: ProtocolError, watermark_ms: int, events: list[Event]) -> None:
         self.counters.bad_frames += 1
         self.bad_frames.append(error)
-        # What it said is lost. Its symbol can often still be read; else it may have been about anything we have.
+        # What it said is lost. Its channel and symbol can often still be read; else it may have been about anything.
         frame, start_ms = error.frame, watermark_ms
-        suspects = [stream for stream in self.confirmed if stream.symbol and stream.symbol.encode() in frame]
-        if not suspects:
-            suspects = [stream for stream in self.confirmed if self.adapter.channel(stream).encode() in frame]
+        of_channel = [stream for stream in self._up if self.adapter.channel(stream).encode() in frame]
+        of_symbol = [stream for stream in self._up if stream.symbol and stream.symbol.encode() in frame]
+        suspects = [stream for stream in of_channel if stream.symbol.encode() in frame] or of_symbol or of_channel
         events.extend(
             Gap(stream, self.source, start_ms, start_ms + 1, f"unreadable frame: {error.reason}")
-            for stream in suspects or self.confirmed
+            for stream in suspects or self._up
         )
 
     # --- Time -------------------------------------------------------------------------------------------------------
@@ -272,24 +318,27 @@ class Session:
         Raises:
             StaleConnection: the server no longer answers pings.
         """
-        silence_s = now_s - self._last_pong_s
-        if silence_s >= self.limits.pong_timeout_s:
-            raise StaleConnection(silence_s, "answer to our pings")
-        overdue = [command for command in self._awaiting if now_s - command.sent_s >= self.limits.ack_timeout_s]
+        # The same sums as in next_deadline: a difference can fall short of the limit by a rounding, for ever.
+        if now_s >= self._last_pong_s + self.limits.pong_timeout_s:
+            raise StaleConnection(now_s - self._last_pong_s, "answer to our pings")
+        overdue = [command for command in self._awaiting if now_s >= command.sent_s + self.limits.ack_timeout_s]
         if overdue:
-            self._distrust_order(overdue[0].sent_s, events)
-            self.counters.unanswered += len(overdue)
-            for command in overdue:
+            for command in reversed(overdue):
                 self._awaiting.remove(command)
-                self._try_again(command.stream, f"no answer within {self.limits.ack_timeout_s:g} s")
+                if not command.is_settled:
+                    self.counters.unanswered += 1
+                    reason = f"no answer within {self.limits.ack_timeout_s:g} s"
+                    # Before all but those in doubt: a limit that is met with silence takes three time outs to find.
+                    self._try_again(command.stream, reason, is_next=True)
+            self._distrust_order(events)
 
-    def _distrust_order(self, since_s: float, events: list[Event]) -> None:
-        """An answer is missing: those that came meanwhile may have belonged to others. Ask again, one by one."""
-        for stream, (acked_s, event_time_ms) in self._by_order.items():
-            if acked_s >= since_s and stream in self.confirmed:
-                del self.confirmed[stream]
-                self._queue.append((stream, True))
-                events.append(Gap(stream, self.source, event_time_ms, None, "subscription in doubt"))
+    def _distrust_order(self, events: list[Event]) -> None:
+        """An answer is missing: those since the line was last empty may have belonged to others. Ask again singly."""
+        for stream, event_time_ms in reversed(self._by_order.items()):
+            if stream in self.confirmed:
+                self._doubt(stream, event_time_ms, events)
+                self._doubted[stream] = None
+                self._queue.appendleft((stream, True))
         self._by_order.clear()
         self._window = 1
 
@@ -326,6 +375,10 @@ class Session:
 
     # --- The end ----------------------------------------------------------------------------------------------------
 
-    def end(self, reason: str) -> list[Event]:
-        """The connection is gone: everything it carried has a gap from the last thing it delivered."""
-        return [Gap(stream, self.source, self.watermark_ms, None, reason) for stream in self.confirmed]
+    def end(self, reason: str, delivered_ms: int) -> list[Event]:
+        """The connection is gone: everything it carried has a gap from the last thing it delivered.
+
+        Args:
+            delivered_ms: exchange time of what the consumer has had, which is less when he was cut off as well.
+        """
+        return [Gap(stream, self.source, min(self.watermark_ms, delivered_ms), None, reason) for stream in self._up]

@@ -46,6 +46,11 @@ SETTLE_MS = 2_000
 CORRECTION_MS = 10_000
 #: A push may name a minute that starts this far ahead of the frame's own time (clocks of two machines of the exchange).
 AHEAD_MS = 5_000
+#: A stream that moves to another source is whole only when the old source has delivered until then, give or take this.
+HANDOVER_MS = 5_000
+#: A silent minute waits this long past its end for the referee; then it counts as missing. Only a ticker stream that
+#: has died without a word takes longer.
+VERDICT_MS = 30_000
 #: Closed minutes kept per symbol: the longest analysed timeframe twice, so that a repair can redo the last one.
 KEPT_MINUTES = 120
 
@@ -114,25 +119,26 @@ def roll_up_all(minutes: Sequence[Candle], timeframe: Timeframe, *, until_ms: in
     return candles
 
 
-def with_quiet_minutes(history: CandleHistory, until_ms: int) -> list[Candle]:
+def with_quiet_minutes(history: CandleHistory, until_ms: int, price: float | None = None) -> list[Candle]:
     """The minutes of a history without holes: those the exchange left out had no trade and are drawn flat.
 
-    Minutes before the first row are left out (there is no price to draw them at), and so is all that ends after
-    ``until_ms``, which cuts the running candle.
+    Minutes before the first row are drawn at ``price``; without one they are left out (the contract may not have been
+    listed yet). So is all that ends after ``until_ms``, which cuts the running candle.
     """
     minutes: list[Candle] = []
     symbol, end_ms = history.symbol, min(history.complete_to_ms, until_ms)
-    next_ms = 0
+    end_ms -= end_ms % MINUTE_MS
+    next_ms = -(-history.complete_from_ms // MINUTE_MS) * MINUTE_MS
     for candle in history.candles:
         open_time_ms = candle.open_time_ms
         if open_time_ms + MINUTE_MS > end_ms:
             break
-        if minutes and next_ms < open_time_ms:
-            minutes += _flat_minutes(symbol, next_ms, open_time_ms, minutes[-1].close)
+        if price is not None:
+            minutes += _flat_minutes(symbol, next_ms, open_time_ms, price)
         minutes.append(candle)
-        next_ms = open_time_ms + MINUTE_MS
-    if minutes:
-        minutes += _flat_minutes(symbol, next_ms, end_ms - end_ms % MINUTE_MS, minutes[-1].close)
+        price, next_ms = candle.close, open_time_ms + MINUTE_MS
+    if price is not None:
+        minutes += _flat_minutes(symbol, next_ms, end_ms, price)
     return minutes
 
 
@@ -178,6 +184,7 @@ class Series:
     running: RunningCandle | None = None  # None between the close of a minute and the first push of another
     running_open_s: int = 0
     last_push_ms: int = 0  # exchange time of the last push, 0 when there was none
+    spoke_ms: int = 0  # exchange time of the last push for a minute that is closed
     wake_amount: float = _ALWAYS  # pushes whose amount is lower need no look by a detector
     source: str = ""
     good_since_ms: int = _DOWN
@@ -284,15 +291,20 @@ class CandleBook:
         if open_time_ms % MINUTE_MS or open_time_ms > event_time_ms + AHEAD_MS:
             self.counters.ahead += 1
             return None
-        if candle.open_time_s < series.running_open_s or open_time_ms < series.next_minute_ms:
-            self._late(series, candle, event_time_ms, outcome)
-            return None
         if not series.is_up:
             series.good_since_ms = event_time_ms  # a topic that was silently broken speaks again
+        newest_s = series.running_open_s or (series.settling[-1][0].open_time_s if series.settling else 0)
+        if candle.open_time_s < newest_s or open_time_ms < series.next_minute_ms:
+            self._late(series, candle, event_time_ms, outcome)
+            return None
         if series.running is not None:
             series.settling.append((series.running, series.last_push_ms))
-        elif series.settling and series.settling[-1][0].open_time_s == candle.open_time_s:
-            series.settling.pop()  # interrupted by a gap, and whole again
+        elif candle.open_time_s == newest_s:
+            # Interrupted by a gap, and whole again; the larger one, as always within a minute.
+            interrupted, _ = series.settling.pop()
+            if candle.contracts < interrupted.contracts:
+                self.counters.shrinking += 1
+                candle = interrupted
         series.running, series.running_open_s = candle, candle.open_time_s
         series.last_push_ms = max(series.last_push_ms, event_time_ms)
         return series
@@ -326,15 +338,23 @@ class CandleBook:
         series = self.series.get(event.stream.symbol)
         if series is None:
             return
+        event_time_ms = event.event_time_ms
         if series.source != event.source:
+            if series.is_up and self._watermarks_ms.get(series.source, 0) < event_time_ms - HANDOVER_MS:
+                # The old source may have been dead for a while; nobody will ever say so.
+                self._set_running_aside(series)
+                series.good_since_ms = event_time_ms
             self._by_source.get(series.source, {}).pop(event.stream.symbol, None)
             self._by_source.setdefault(event.source, {})[event.stream.symbol] = series
             series.source = event.source
         if not series.is_up:
-            series.good_since_ms = event.event_time_ms
-        minute_ms = event.event_time_ms - event.event_time_ms % MINUTE_MS
+            series.good_since_ms = event_time_ms
         if series.next_minute_ms == 0:
-            series.next_minute_ms = series.watched_since_ms = minute_ms
+            minute_ms = event_time_ms - event_time_ms % MINUTE_MS
+            # Where the history ends before this minute, the ones between belong to nobody yet: they count as missed.
+            known_until_ms = series.minutes[-1].close_time_ms if series.minutes else minute_ms
+            series.next_minute_ms = min(minute_ms, known_until_ms)
+            series.watched_since_ms = series.watched_since_ms or series.next_minute_ms
         # The source may already have passed minutes that this symbol has not closed (it came from a slower one).
         closed_ms = self._closed_until_ms.get(event.source)
         if closed_ms is not None and series.next_minute_ms < closed_ms:
@@ -352,19 +372,30 @@ class CandleBook:
         self._taint(series, gap.start_time_ms, gap.end_time_ms, outcome)
 
     def _taint(self, series: Series, start_ms: int, end_ms: int | None, outcome: Outcome) -> None:
-        series.good_since_ms = _DOWN if end_ms is None else end_ms
-        if series.running is not None:
-            # Set aside, so that the next push is seen to be the first after the gap.
-            series.settling.append((series.running, series.last_push_ms))
-            series.running, series.running_open_s = None, 0
+        if end_ms is None:
+            series.good_since_ms = _DOWN
+        elif series.is_up:
+            series.good_since_ms = max(series.good_since_ms, end_ms)
+        self._set_running_aside(series)
         # Only now is it known that minutes closed since the start of the silence may have been wrong.
         first = bisect.bisect_left(series.minutes, start_ms - start_ms % MINUTE_MS, key=_open_time)
+        kept: list[Candle] = []
         for minute in series.minutes[first:]:
-            if minute.finality is not Finality.REST:
-                self._ledger.record(minute.symbol, minute.open_time_ms, Trust.UNKNOWN)
-                outcome.lost.append(Span(minute.symbol, minute.open_time_ms, minute.close_time_ms))
-                self.counters.retracted += 1
-        series.minutes[first:] = [minute for minute in series.minutes[first:] if minute.finality is Finality.REST]
+            is_from_rest = minute.finality is Finality.REST
+            if is_from_rest or self._ledger.trust(minute.symbol, minute.open_time_ms) is Trust.VERIFIED:
+                kept.append(minute)
+                continue
+            self._ledger.record(minute.symbol, minute.open_time_ms, Trust.UNKNOWN)
+            outcome.lost.append(Span(minute.symbol, minute.open_time_ms, minute.close_time_ms))
+            self.counters.retracted += 1
+        series.minutes[first:] = kept
+
+    @staticmethod
+    def _set_running_aside(series: Series) -> None:
+        """So that the next push is seen to be the first after a gap."""
+        if series.running is not None:
+            series.settling.append((series.running, series.last_push_ms))
+            series.running, series.running_open_s = None, 0
 
     # --- Closing ----------------------------------------------------------------------------------------------------
 
@@ -410,6 +441,8 @@ class CandleBook:
         while 0 < series.next_minute_ms < until_ms:
             open_time_ms = series.next_minute_ms
             traded, pushed_ms, finality = self._take(series, open_time_ms)
+            if traded is not None:
+                series.spoke_ms = pushed_ms
             was_up = series.good_since_ms <= open_time_ms
             if traded is not None and (was_up or pushed_ms >= series.good_since_ms):
                 self._close_traded(series, self._final(series, traded, finality, Trust.STREAMED), outcome)
@@ -435,20 +468,28 @@ class CandleBook:
         if not self._referee.can_judge(symbol, open_time_ms):
             self._miss(series, open_time_ms, outcome)
             return True
-        if self._referee.as_of_ms < end_ms:
+        if self._referee.as_of_ms < end_ms and self._watermarks_ms.get(series.source, 0) < end_ms + VERDICT_MS:
             return False
-        previous = series.minutes[-1] if series.minutes else None
-        if (
-            previous is not None
-            and previous.close_time_ms == open_time_ms
-            and self._referee.was_quiet(symbol, open_time_ms, end_ms, series.last_push_ms)
-        ):
+        previous = self._find(series, open_time_ms - MINUTE_MS)
+        if previous is not None and self._was_quiet(series, open_time_ms, end_ms):
             quiet = flat_candle(symbol, open_time_ms, previous.close, Finality.CLOCK, Trust.QUIET)
             self._add(series, quiet, outcome)
         else:
             # Traded unseen, or quiet behind a hole, where nobody knows at which price to draw it.
             self._miss(series, open_time_ms, outcome)
         return True
+
+    def _was_quiet(self, series: Series, open_time_ms: int, end_ms: int) -> bool:
+        if self._referee.as_of_ms < end_ms:
+            return False
+        next_s = series.settling[0][0].open_time_s if series.settling else series.running_open_s
+        return self._referee.was_quiet(
+            series.contract.symbol,
+            open_time_ms,
+            end_ms,
+            pushed_before_ms=series.spoke_ms,
+            is_pushed_after=next_s * 1_000 == end_ms,
+        )
 
     def _take(self, series: Series, open_time_ms: int) -> tuple[RunningCandle | None, int, Finality]:
         """The last push of a minute, removed from what is still open, with its time and how it became final."""
@@ -487,11 +528,14 @@ class CandleBook:
 
     def _roll_up_ending_with(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
         end_ms = open_time_ms + MINUTE_MS
+        ended_ms = max(series.next_minute_ms, series.minutes[-1].close_time_ms) if series.minutes else end_ms
+        kept_from_ms = series.minutes[0].open_time_ms if len(series.minutes) == KEPT_MINUTES else 0
         for timeframe in _ROLLED_UP:
             length = timeframe.milliseconds
             bucket_end_ms = -(-end_ms // length) * length
-            # A repaired or corrected minute redoes a bucket that has ended; a new one only completes it.
-            if bucket_end_ms == end_ms or bucket_end_ms <= series.next_minute_ms:
+            # A repaired or corrected minute redoes a bucket that has ended; a new one only completes it. A bucket whose
+            # first minutes are no longer kept cannot be redone.
+            if bucket_end_ms <= max(ended_ms, end_ms) and bucket_end_ms - length >= kept_from_ms:
                 minutes = self._between(series, bucket_end_ms - length, bucket_end_ms)
                 if minutes:
                     outcome.closed.append(roll_up(minutes, timeframe))
@@ -512,7 +556,7 @@ class CandleBook:
         series = self.series.get(history.symbol)
         if series is None:
             return []
-        minutes = with_quiet_minutes(history, until_ms)
+        minutes = with_quiet_minutes(history, until_ms, self._price_before(series, history))
         repairs = bisect.bisect_left(minutes, series.watched_since_ms or _DOWN, key=_open_time)
         if repairs:
             self._file_history(series, minutes[:repairs])
@@ -530,6 +574,20 @@ class CandleBook:
                 self._add(series, msgspec.structs.replace(minute, trust=trust), outcome)
             # A read that is short of what was pushed trails the socket; an audit will look again.
         return minutes
+
+    def _price_before(self, series: Series, history: CandleHistory) -> float | None:
+        """At which price minutes without trades at the beginning of a history stand; None when nobody knows."""
+        start_ms = history.complete_from_ms
+        first_known = bisect.bisect_left(series.minutes, start_ms, key=_open_time)
+        before = series.minutes[first_known - 1] if first_known else None
+        if before is not None and before.close_time_ms == start_ms:
+            return before.close
+        if not 0 < series.watched_since_ms <= start_ms:
+            return None
+        # A hole before a repair: the exchange stitches the open to the close before it.
+        if history.candles:
+            return history.candles[0].open
+        return before.close if before is not None else None
 
     def _file_history(self, series: Series, minutes: list[Candle]) -> None:
         first_kept = bisect.bisect_right(minutes, minutes[-1].open_time_ms - KEPT_MINUTES * MINUTE_MS, key=_open_time)

@@ -7,7 +7,8 @@ frames, proves the stream broken. A fall proves nothing: volume of a day ago dro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from perpwatch.model import Tickers
 
@@ -16,13 +17,18 @@ from perpwatch.model import Tickers
 PATIENCE_MS = 5_000
 #: By how much a ticker row may trail the trade it counts (REST-like caching inside the exchange).
 TICKER_LAG_MS = 500
+#: Rises remembered per symbol. At a frame every 2 s that is more than two minutes, and a verdict on a minute is asked
+#: for seconds after its end.
+KEPT_RISES = 64
 
 
 @dataclass(slots=True)
 class _Witness:
     contracts_24h: float
-    rise_from_ms: int = 0  # the trade behind the last rise happened after this ticker frame ...
-    rise_to_ms: int = 0  # ... and before this one; 0 while none was seen
+    first_ms: int  # when it was first spoken of
+    watch: int  # in which uninterrupted watch of the ticker stream that was said
+    # The trade behind a rise happened after one ticker frame and before the next. Oldest first.
+    rises: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=KEPT_RISES))
 
 
 class Referee:
@@ -32,6 +38,7 @@ class Referee:
         self._witnesses: dict[str, _Witness] = {}
         self._suspects: dict[str, int] = {}  # symbol -> start of the rise that nobody has explained yet
         self._since_ms: int | None = None
+        self._watch = 0  # grows with every interruption
         self.as_of_ms = 0
 
     # --- What the ticker stream says -------------------------------------------------------------------------------
@@ -51,16 +58,19 @@ class Referee:
                 continue
             witness = witnesses.get(ticker.symbol)
             if witness is None:
-                witnesses[ticker.symbol] = _Witness(contracts)
-            else:
-                if contracts > witness.contracts_24h and before_ms >= self._since_ms:
-                    witness.rise_from_ms, witness.rise_to_ms = before_ms, now_ms
+                witnesses[ticker.symbol] = _Witness(contracts, now_ms, self._watch)
+                continue
+            if contracts > witness.contracts_24h and before_ms >= self._since_ms:
+                witness.rises.append((before_ms, now_ms))
+                if witness.watch == self._watch:
                     suspects.setdefault(ticker.symbol, before_ms)
-                witness.contracts_24h = contracts
+                # Else it may have risen while the stream was interrupted: no proof of anything, quiet included.
+            witness.contracts_24h, witness.watch = contracts, self._watch
 
     def lose(self) -> None:
         """The ticker stream was interrupted: what it would have said is not known."""
         self._since_ms = None
+        self._watch += 1
         self._suspects.clear()
 
     def forget(self, symbol: str) -> None:
@@ -70,17 +80,34 @@ class Referee:
     # --- Verdicts ---------------------------------------------------------------------------------------------------
 
     def can_judge(self, symbol: str, start_ms: int) -> bool:
-        """Whether the witness has watched the symbol without a break since ``start_ms``, or will have."""
-        return self._since_ms is not None and self._since_ms <= start_ms and symbol in self._witnesses
+        """Whether the witness has watched the symbol without a break since ``start_ms``."""
+        if self._since_ms is None or self._since_ms > start_ms:
+            return False
+        witness = self._witnesses.get(symbol)
+        return witness is not None and witness.first_ms <= start_ms
 
-    def was_quiet(self, symbol: str, start_ms: int, end_ms: int, last_push_ms: int) -> bool:
-        """No trade between the two times that the symbol's own stream, last heard at ``last_push_ms``, has not told.
+    def was_quiet(
+        self, symbol: str, start_ms: int, end_ms: int, *, pushed_before_ms: int, is_pushed_after: bool
+    ) -> bool:
+        """No trade between two times without a push: every rise of the volume is explained by a push beside them.
 
         Only meaningful when :meth:`can_judge` and ``as_of_ms`` has passed ``end_ms``.
+
+        Args:
+            pushed_before_ms: when the symbol's own stream last spoke of an earlier time.
+            is_pushed_after: whether it has spoken of the time that follows at once.
         """
-        witness = self._witnesses[symbol]
-        happened = witness.rise_to_ms > start_ms and witness.rise_from_ms < end_ms
-        return not happened or last_push_ms >= witness.rise_from_ms - TICKER_LAG_MS
+        rises = self._witnesses[symbol].rises
+        if len(rises) == KEPT_RISES and rises[0][0] > start_ms:
+            return False  # too long ago
+        for from_ms, to_ms in rises:
+            if to_ms <= start_ms or from_ms >= end_ms:
+                continue
+            was_before = from_ms - TICKER_LAG_MS < start_ms and pushed_before_ms >= from_ms - TICKER_LAG_MS
+            was_after = to_ms > end_ms and is_pushed_after
+            if not was_before and not was_after:
+                return False
+        return True
 
     def suspects(self) -> dict[str, int]:
         """Symbols whose volume rose, with the exchange time after which their own stream must have spoken."""

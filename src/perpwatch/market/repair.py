@@ -44,7 +44,7 @@ class RepairQueue:
             self._needs[span.symbol] = _Need(span.start_ms, span.end_ms, due_ms)
             return
         need.start_ms, need.end_ms = min(need.start_ms, span.start_ms), max(need.end_ms, span.end_ms)
-        need.due_ms, need.tries = max(due_ms, min(need.due_ms, due_ms)), 0
+        need.due_ms, need.tries = due_ms, 0
 
     def forget(self, symbol: str) -> None:
         self._needs.pop(symbol, None)
@@ -55,8 +55,10 @@ class RepairQueue:
         for symbol, need in list(self._needs.items()):
             if need.due_ms > now_ms:
                 continue
-            unknown = list(self._ledger.unknown(symbol, need.start_ms, need.end_ms))
-            if not unknown:
+            # What the ledger no longer holds would stay unknown for ever.
+            oldest_ms = need.end_ms - self._ledger.minutes * MINUTE_MS
+            unknown = list(self._ledger.unknown(symbol, max(need.start_ms, oldest_ms), need.end_ms))
+            if not unknown or need.end_ms < now_ms - self._ledger.minutes * MINUTE_MS:
                 del self._needs[symbol]
                 continue
             need.start_ms, need.end_ms = unknown[0].start_ms, unknown[-1].end_ms
