@@ -105,6 +105,18 @@ def test_a_signal_from_before_the_last_alert_comes_too_late() -> None:
     assert silence(policy.offer(signal(at_ms=NOON_MS, ratio=1e6))) is Silence.LATE
 
 
+def test_a_build_up_is_no_alert_but_stands_beside_the_next_one() -> None:
+    policy = Policy(watched=750)
+    build_up = signal(detector="build_up", timeframe=Timeframe.Min15)
+    assert silence(policy.offer(build_up)) is Silence.TAG
+    first = policy.offer(signal(at_ms=NOON_MS + HOUR_MS))
+    assert isinstance(first, Alert)
+    assert first.tags == (build_up,)
+    later = policy.offer(signal(at_ms=NOON_MS + 13 * HOUR_MS))
+    assert isinstance(later, Alert)
+    assert later.tags == ()
+
+
 # --- Market-wide minutes ----------------------------------------------------------------------------------------------
 
 

@@ -272,6 +272,12 @@ def test_label_lists_in_several_spellings(tmp_path: Path, text: str) -> None:
     assert [(label.symbol, label.start_ms) for label in read_labels(path)] == [("ABC", 1_617_700_800_000)]
 
 
+def test_an_event_announced_by_several_groups_is_one_event(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("symbol,time\nABC,2021-04-06 09:19\nABC,2021-04-06 09:20\nXYZ,2021-04-06 09:20\n")
+    assert [label.symbol for label in read_labels(path)] == ["ABC", "XYZ"]
+
+
 def test_wrong_input_is_refused_with_what_would_be_right(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="at least one folder"):
         run_lab(LabOptions())

@@ -73,7 +73,8 @@ class Reference:
         if value <= threshold:
             return 1.0 / self.minutes
         ratio = min(float(excesses.mean() ** 2 / excesses.var()), 2.0)
-        gamma, sigma = 0.5 * (1.0 - ratio), 0.5 * float(excesses.mean()) * (1.0 + ratio)
+        gamma = 0.5 * (1.0 - ratio) + 1.0 / len(excesses)
+        sigma = 0.5 * float(excesses.mean()) * (1.0 + ratio)
         base = 1.0 + gamma * (value - threshold) / sigma
         share = len(excesses) / (len(window) + len(later))
         return (share * base ** (-1.0 / gamma) if base > 0.0 else 0.0) / self.minutes

@@ -48,7 +48,7 @@ def batch_tail(window: list[float], later: list[float], value: float, quantile: 
         return 1.0
     mean, variance = excesses.mean(), excesses.var()
     ratio = min(mean * mean / variance, 2.0)
-    gamma, sigma = 0.5 * (1.0 - ratio), 0.5 * mean * (1.0 + ratio)
+    gamma, sigma = 0.5 * (1.0 - ratio) + 1.0 / len(excesses), 0.5 * mean * (1.0 + ratio)
     base = 1.0 + gamma * (value - threshold) / sigma
     share = len(excesses) / (len(window) + len(later))
     return float(share * base ** (-1.0 / gamma)) if base > 0.0 else 0.0
@@ -104,12 +104,12 @@ def test_a_tail_is_not_ready_before_its_minimum_nor_without_excesses() -> None:
     assert not tail.is_ready  # nothing ever exceeded the threshold
 
 
-def test_equal_excesses_give_an_exponential_tail() -> None:
+def test_equal_excesses_give_a_tail_that_allows_for_their_number() -> None:
     tail = Tail(capacity=1000, minimum=100)
     for number in range(1000):
         tail.push(1.0 if number % 60 == 0 else 0.0)
     tail.refit()
-    assert tail.rarity(1.0) == pytest.approx(17 / 1000 * math.exp(-1.0))
+    assert tail.rarity(1.0) == pytest.approx(17 / 1000 * math.pow(1.0 + 1.0 / 17, -17.0))
 
 
 def test_slot_factors_equal_the_batch_offsets_of_the_days_that_have_ended() -> None:

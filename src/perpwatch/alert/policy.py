@@ -34,6 +34,7 @@ class Alert(msgspec.Struct, frozen=True):
     escalation: int  # 0 for the first alert of an episode, then counted up
     ratio: float  # turnover ratio that a later signal of the hour must double
     risk: float  # q per minute in force when it fired
+    tags: tuple[Signal, ...] = ()  # what was known of the symbol before: a slow build-up ...
 
     @property
     def symbol(self) -> str:
@@ -64,6 +65,7 @@ class Silence(enum.StrEnum):
     UNTRUSTED = "data not known good"
     LATE = "older than what was told"
     OVER_BUDGET = "the day's budget is spent"
+    TAG = "kept to be shown beside the symbol's next alert"
 
 
 class Suppressed(msgspec.Struct, frozen=True):
@@ -169,6 +171,7 @@ class _PolicyState(msgspec.Struct, frozen=True):
     held: list[Alert]
     held_since_ms: int
     is_market_told: bool
+    tags: dict[str, Signal]
     told_ms: list[int]
     budget: tuple[float, int] | None
 
@@ -189,6 +192,9 @@ class Policy:
     #: The first two symbols of a minute leave at once; later ones wait this long for the crowd to show itself.
     HOLD_MS = 2_000
     KEPT_KEYS_MS = 7 * DAY_MS
+    KEPT_TAGS_MS = 12 * HOUR_MS
+    #: Detectors that find what is worth knowing but not worth a message.
+    TAGS = frozenset({"build_up"})
 
     def __init__(self, watched: int, risk: float = 1e-4, alerts_per_day: float | None = None) -> None:
         """
@@ -208,6 +214,7 @@ class Policy:
         self._held: list[Alert] = []
         self._held_since_ms = 0
         self._is_market_told = False
+        self._tags: dict[str, Signal] = {}  # the latest of each symbol
         self._told_ms: list[int] = []  # of the last 24 h
 
     @property
@@ -225,6 +232,9 @@ class Policy:
         if signal.trust is Trust.UNKNOWN:
             return Suppressed(signal, Silence.UNTRUSTED, "the candle has unknown minutes")
         now_ms = signal.event_time_ms
+        if signal.detector in self.TAGS:
+            self._tags[signal.symbol] = signal
+            return Suppressed(signal, Silence.TAG, f"{signal.detector} is shown beside an alert, not sent")
         ratio = _turnover_ratio(signal)
         episode = self._episodes.get(signal.symbol)
         is_same_hour = episode is not None and now_ms - episode.fired_ms < self.SILENCE_MS
@@ -244,7 +254,9 @@ class Policy:
         start_ms = episode.start_ms if episode is not None and is_same_hour else now_ms
         self._keys[key] = now_ms
         self._episodes[signal.symbol] = _Episode(start_ms, now_ms, ratio, escalation)
-        alert = Alert(key, signal, now_ms, start_ms, escalation, ratio, self.risk)
+        tag = self._tags.get(signal.symbol)
+        tags = (tag,) if tag is not None and now_ms - tag.event_time_ms < self.KEPT_TAGS_MS else ()
+        alert = Alert(key, signal, now_ms, start_ms, escalation, ratio, self.risk, tags)
         minute_ms = now_ms - now_ms % MINUTE_MS
         if minute_ms > self._minute_ms:
             self._minute_ms, self._minute, self._is_market_told = minute_ms, [], False
@@ -327,6 +339,7 @@ class Policy:
                 held=self._held,
                 held_since_ms=self._held_since_ms,
                 is_market_told=self._is_market_told,
+                tags=self._tags,
                 told_ms=self._told_ms,
                 budget=self._budget.state() if self._budget else None,
             )
@@ -347,6 +360,7 @@ class Policy:
         self._minute_ms, self._minute = saved.minute_ms, saved.minute
         self._held, self._held_since_ms = saved.held, saved.held_since_ms
         self._is_market_told, self._told_ms = saved.is_market_told, saved.told_ms
+        self._tags = saved.tags
         if self._budget and saved.budget:
             self._budget.restore(saved.budget)
 
@@ -366,6 +380,9 @@ class Policy:
         if len(self._told_ms) > 1 and now_ms - self._told_ms[0] > 2 * DAY_MS:
             self._told_ms = [time_ms for time_ms in self._told_ms if now_ms - time_ms < DAY_MS]
             self._keys = {key: time_ms for key, time_ms in self._keys.items() if now_ms - time_ms < self.KEPT_KEYS_MS}
+            self._tags = {
+                symbol: tag for symbol, tag in self._tags.items() if now_ms - tag.event_time_ms < self.KEPT_TAGS_MS
+            }
             self._episodes = {
                 symbol: episode
                 for symbol, episode in self._episodes.items()

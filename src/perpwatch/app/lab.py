@@ -33,6 +33,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 from perpwatch.alert.policy import Alert, Held, MarketAlert, Policy, Suppressed
 from perpwatch.detect.breakout import Breakout
@@ -65,6 +68,8 @@ MARKET_SIZE = 750
 WINDOW_BEFORE_MS = 10 * MINUTE_MS
 WINDOW_AFTER_MS = 16 * MINUTE_MS
 PROMPT_MS = 3 * MINUTE_MS
+#: Starts of one symbol within this time are one event; a listed one replaces the one announced in a file's name.
+SAME_EVENT_MS = 60 * MINUTE_MS
 
 #: Told how much is done, how much there is, and what is being done.
 Progress = Callable[[float, float, str], None]
@@ -188,6 +193,19 @@ def run_lab(options: LabOptions, progress: Progress | None = None) -> LabReport:
     return report
 
 
+def run_lab_with_progress_bar(options: LabOptions) -> LabReport:
+    """:func:`run_lab` with a bar on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("lab", total=None)
+
+        def show(done: float, total: float, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        return run_lab(options, show)
+
+
 def to_json(report: LabReport) -> bytes:
     return msgspec.json.format(msgspec.json.encode(report), indent=1)
 
@@ -243,7 +261,14 @@ def read_labels(path: Path) -> list[Label]:
             labels.add(Label(symbol.replace("/", "_").upper(), _parse_time_ms(text)))
         except ValueError:
             raise ConfigurationError("labels", f"{path}:{number}: {text}", "a UTC time, ISO or epoch") from None
-    return sorted(labels, key=lambda label: (label.start_ms, label.symbol))
+    # One event may be listed once for each group that announced it.
+    first: dict[str, int] = {}
+    events = []
+    for label in sorted(labels, key=lambda label: (label.start_ms, label.symbol)):
+        if label.start_ms - first.get(label.symbol, -SAME_EVENT_MS) >= SAME_EVENT_MS:
+            first[label.symbol] = label.start_ms
+            events.append(label)
+    return events
 
 
 _TIME_COLUMNS = ("time_ms", "t_ms", "start_ms", "timestamp", "time", "start", "datetime", "date")
@@ -734,10 +759,6 @@ class _Event:
     symbol: str
     start_ms: int
     is_official: bool  # from a list of labels, not from a file's name
-
-
-#: A listed start this near to the announced one replaces it.
-SAME_EVENT_MS = 60 * MINUTE_MS
 
 
 def _is_same_market(label: str, symbol: str) -> bool:

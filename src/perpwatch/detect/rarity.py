@@ -83,8 +83,8 @@ class VolumeRarity:
     Cost: 4 µs per closed candle, 1.3 µs per running one (``wake_turnover`` spares the caller most of them), 62 kB
         per symbol with full history on all four timeframes.
     False alarms, measured with q = 1e-4, k = 4 and an hour's silence per symbol, a day per 750 symbols, market-wide
-        minutes included: 284 and 337 on large perpetuals (January 2026, July 2023), 207 on spot pairs in a hot market,
-        285 on thin BTC pairs. 29 of 31 labelled pumps are found, 27 within three minutes on closed candles.
+        minutes included: 226 and 301 on large perpetuals (January 2026, July 2023), 191 on spot pairs in a hot market,
+        244 on thin BTC pairs. 29 of 31 labelled pumps are found, 27 within three minutes on closed candles.
     Source: the tail test is SPOT (Siffer et al. 2017); that volume needs a move beside it was measured on labelled
         pumps (La Morgia et al. 2020) and natural background.
     """

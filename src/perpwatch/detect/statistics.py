@@ -93,8 +93,10 @@ class Tail:
 
     Formula: t is a high quantile of the window (98 %), the n_t excesses y = x - t follow a generalised Pareto law, so
     P(X > x) = n_t/n · (1 + γ(x - t)/σ)^(-1/γ), and exp(-(x - t)/σ) for γ → 0. With the mean m and variance s² of the
-    excesses, the moment fit is γ = (1 - m²/s²)/2 and σ = m(1 + m²/s²)/2. ``refit`` takes t and the excesses from the
-    window; between refits each new value adds to n, and each new excess to n_t, m and s.
+    excesses, the moment fit is γ = (1 - m²/s²)/2 + 1/n_t and σ = m(1 + m²/s²)/2. The 1/n_t is the price of not knowing
+    σ: an exponential law whose mean comes from n_t values predicts the next one by a Pareto law of that shape.
+    ``refit`` takes t and the excesses from the window; between refits each new value adds to n, and each new excess to
+    n_t, m and s.
     Unit: of the values; probabilities are per value. Cost: 0.2 µs per value, 60 µs per refit of 7,200 values; 4 bytes
     per value kept. Warm-up: not ready before ``minimum`` values were seen at a refit.
     False alarms: on minutes of real turnover the fit is optimistic, because volume is clustered and not stationary:
@@ -214,7 +216,7 @@ class Tail:
         ratio = mean * mean / variance if variance > 1e-12 else 1.0
         # Heavier than γ = 1/2 a moment fit cannot say, lighter than -1/2 it would swear that nothing larger exists.
         ratio = min(ratio, 2.0)
-        self._gamma = 0.5 * (1.0 - ratio)
+        self._gamma = 0.5 * (1.0 - ratio) + 1.0 / self._excesses
         self._sigma = 0.5 * mean * (1.0 + ratio)
         self._is_fitted = True
 
