@@ -1,0 +1,67 @@
+"""A bounded queue of batches with one reader."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perpwatch.feed.outbox import Outbox
+from perpwatch.model import Batch, Kind, Stream, StreamUp
+
+EVENT = StreamUp(Stream(Kind.TICKERS), "ws-1", 0)
+
+
+def batch(number: int, events: int = 1) -> Batch:
+    return Batch("ws-1", number, 0, [EVENT] * events)
+
+
+async def test_batches_come_out_in_the_order_they_went_in() -> None:
+    outbox = Outbox()
+    for number in range(3):
+        await outbox.put(batch(number))
+    assert [one.received_time_ns for one in await outbox.take()] == [0, 1, 2]
+    assert outbox.waiting_events == 0
+
+
+async def test_a_full_outbox_makes_sources_wait_and_loses_nothing() -> None:
+    outbox = Outbox(max_events=4)
+    putting = [asyncio.create_task(outbox.put(batch(number, events=2))) for number in range(5)]
+    await asyncio.sleep(0)
+    assert outbox.waiting_events == 4
+    taken: list[int] = []
+    async with asyncio.timeout(1):
+        while len(taken) < 5:
+            taken += [one.received_time_ns for one in await outbox.take()]
+    assert sorted(taken) == [0, 1, 2, 3, 4]
+    await asyncio.gather(*putting)
+
+
+async def test_an_empty_batch_takes_room() -> None:
+    outbox = Outbox(max_events=2)
+    await outbox.put(batch(0, events=0))
+    await outbox.put(batch(1, events=0))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await outbox.put(batch(2, events=0))
+
+
+async def test_closing_frees_those_who_wait_and_still_gives_what_is_inside() -> None:
+    outbox = Outbox(max_events=1)
+    await outbox.put(batch(0))
+    waiting = asyncio.create_task(outbox.put(batch(1)))
+    await asyncio.sleep(0)
+    outbox.close()
+    async with asyncio.timeout(1):
+        await waiting
+        assert [one.received_time_ns for one in await outbox.take()] == [0]
+        assert await outbox.take() == []
+
+
+async def test_a_reader_that_waits_is_woken_by_the_end() -> None:
+    outbox = Outbox()
+    reading = asyncio.create_task(outbox.take())
+    await asyncio.sleep(0)
+    outbox.close()
+    async with asyncio.timeout(1):
+        assert await reading == []

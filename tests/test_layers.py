@@ -1,0 +1,55 @@
+"""Who may import whom: the table of ARCHITECTURE, kept true."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent / "src" / "perpwatch"
+MAY_IMPORT = {
+    "__init__": {"*"},
+    "model": set[str](),
+    "errors": set[str](),
+    "exchanges": {"model", "errors"},
+    "feed": {"model", "errors", "exchanges.adapter"},
+    "market": {"model", "errors"},
+    "detect": {"model", "errors", "market"},
+    "alert": {"model", "errors"},
+    "store": {"model", "errors"},
+    "sim": {"model", "errors", "exchanges"},
+    "app": {"*"},
+    "client": {"*"},
+}
+ONLY_IN = {"picows": ("feed/connection.py",), "aiohttp": ("feed/rest.py", "sim/server.py", "app/")}
+PURE = ("exchanges/", "feed/session.py", "feed/plan.py", "market/", "detect/", "alert/policy.py")
+IMPURE = {"asyncio", "time", "random"}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_module_imports_only_what_its_layer_may() -> None:
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        file = path.relative_to(ROOT).as_posix()
+        layer = file.removesuffix(".py").partition("/")[0]
+        allowed = MAY_IMPORT[layer] | {layer}
+        for name in imports(path):
+            package, _, inner = name.partition(".")
+            if package == "perpwatch" and "*" not in allowed:
+                is_allowed = any(inner == one or inner.startswith(f"{one}.") for one in allowed)
+            else:
+                is_allowed = not inner.startswith("app.") or layer in ("app", "client", "__init__")
+            is_allowed &= package not in ONLY_IN or file.startswith(ONLY_IN[package])
+            is_allowed &= package not in IMPURE or not file.startswith(PURE)
+            if not is_allowed:
+                wrong.append(f"{file} imports {name}")
+    assert wrong == []
