@@ -203,6 +203,17 @@ def test_a_running_candle_teaches_nothing(calm: Calm) -> None:
     assert detector.state() == before
 
 
+def test_a_running_candle_that_is_ahead_of_the_closed_ones_breaks_no_chain(calm: Calm) -> None:
+    detector, now_ms, price = calm
+    before = detector.state()
+    for ahead in (1, 2, 30):
+        running = candle(now_ms + ahead * MINUTE_MS, price, 1e3, open=price, finality=Finality.OPEN)
+        detector.update(running, now_ms, 0)
+    assert detector.state() == before
+    signal = detector.update(candle(now_ms, price * 1.05, 1e7, open=price * 1.05), now_ms, 0)
+    assert signal is not None  # measured from the close before it
+
+
 def test_the_risk_moves_the_threshold(calm: Calm) -> None:
     detector, _, _ = calm
     at_default = detector.wake_turnover("ABC_USDT", Timeframe.Min1)

@@ -193,15 +193,20 @@ class Policy:
     HOLD_MS = 2_000
     KEPT_KEYS_MS = 7 * DAY_MS
     KEPT_TAGS_MS = 12 * HOUR_MS
-    #: Detectors that find what is worth knowing but not worth a message.
-    TAGS = frozenset({"build_up"})
 
-    def __init__(self, watched: int, risk: float = 1e-4, alerts_per_day: float | None = None) -> None:
+    def __init__(
+        self,
+        watched: int,
+        risk: float = 1e-4,
+        alerts_per_day: float | None = None,
+        tags: frozenset[str] = frozenset({"build_up"}),
+    ) -> None:
         """
         Args:
             watched: symbols under watch; assign the attribute when it changes.
             risk: q per minute to start with, and to stay at without a budget.
             alerts_per_day: the budget; None for none.
+            tags: detectors that find what is worth knowing but not worth a message.
         """
         self.watched = watched
         self.dropped = 0  # alerts dropped because the budget was spent
@@ -214,6 +219,7 @@ class Policy:
         self._held: list[Alert] = []
         self._held_since_ms = 0
         self._is_market_told = False
+        self._tag_detectors = tags
         self._tags: dict[str, Signal] = {}  # the latest of each symbol
         self._told_ms: list[int] = []  # of the last 24 h
 
@@ -232,7 +238,7 @@ class Policy:
         if signal.trust is Trust.UNKNOWN:
             return Suppressed(signal, Silence.UNTRUSTED, "the candle has unknown minutes")
         now_ms = signal.event_time_ms
-        if signal.detector in self.TAGS:
+        if signal.detector in self._tag_detectors:
             self._tags[signal.symbol] = signal
             return Suppressed(signal, Silence.TAG, f"{signal.detector} is shown beside an alert, not sent")
         ratio = _turnover_ratio(signal)

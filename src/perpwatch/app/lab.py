@@ -489,7 +489,8 @@ class _Bench:
         if budget is not None and options.is_budget_scaled:
             budget *= watched / MARKET_SIZE
         self._has_budget = budget is not None
-        self.policy = Policy(watched, options.risk, budget)
+        # Tags are measured like everything else.
+        self.policy = Policy(watched, options.risk, budget, tags=frozenset())
         self.counted_ms = counted_ms
         self.alerts: list[Alert] = []
         self.merged: set[str] = set()
