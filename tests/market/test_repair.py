@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from perpwatch.market.ledger import Ledger, Span
 from perpwatch.market.repair import FIRST_RETRY_MS, REST_SETTLE_MS, RepairQueue
 from perpwatch.model import MINUTE_MS, Trust
@@ -63,7 +65,7 @@ def test_what_stays_unknown_is_asked_for_with_growing_patience() -> None:
     queue = RepairQueue(Ledger())
     queue.add(span("BTC_USDT", 0, 1))
     asked_ms = [now_ms for now_ms in range(at(1), at(20), 5_000) if queue.due(now_ms, rank)]
-    assert [later - earlier for earlier, later in zip(asked_ms, asked_ms[1:], strict=False)] == [
+    assert [later - earlier for earlier, later in itertools.pairwise(asked_ms)] == [
         30_000,
         60_000,
         120_000,
