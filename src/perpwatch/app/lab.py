@@ -43,6 +43,7 @@ from perpwatch.detect.build_up import BuildUp
 from perpwatch.detect.detector import Detector
 from perpwatch.detect.flow import Confirmed, TradeFlow
 from perpwatch.detect.rarity import VolumeRarity
+from perpwatch.detect.rules import RuleFactory, read_rules
 from perpwatch.detect.volume_ratio import VolumeRatio
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import (
@@ -74,9 +75,6 @@ SAME_EVENT_MS = 60 * MINUTE_MS
 #: Told how much is done, how much there is, and what is being done.
 Progress = Callable[[float, float, str], None]
 
-#: Makes fresh detectors for one market.
-RuleFactory = Callable[[], Sequence[Detector]]
-
 
 @dataclass(frozen=True, slots=True)
 class LabOptions:
@@ -105,7 +103,7 @@ class LabSet(msgspec.Struct, frozen=True):
     market_alerts: int
     told: int  # what a person gets: single alerts outside market-wide minutes, and market alerts
     told_by_day: dict[str, int]
-    risk_at_end: float
+    risk_at_end: float | None  # q per minute; None where no detector has one
     events_total: int
     events_found_window: int  # 10 min before to 16 min after the start
     events_found_3min: int  # 0 to 3 min after
@@ -168,6 +166,18 @@ PRESETS: Mapping[str, RuleFactory] = {
     "build_up": lambda: [BuildUp()],
     "volume_ratio": lambda: [VolumeRatio(minimum_turnover=0.0)],
 }
+
+
+def rules_from_files(paths: Sequence[Path]) -> dict[str, RuleFactory]:
+    """The rules of several files beside the default, which is what they are compared with.
+
+    Raises:
+        ConfigurationError: a file that cannot be read, or a wrong rule.
+    """
+    rules: dict[str, RuleFactory] = {"default": default_rule}
+    for path in paths:
+        rules.update(read_rules(_read_text(path)))
+    return rules
 
 
 def run_lab(options: LabOptions, progress: Progress | None = None) -> LabReport:
@@ -490,13 +500,19 @@ class _Bench:
             budget *= watched / MARKET_SIZE
         self._has_budget = budget is not None
         # Tags are measured like everything else.
-        self.policy = Policy(watched, options.risk, budget, tags=frozenset())
+        risk = options.risk if self._has_budget else self.risk or options.risk
+        self.policy = Policy(watched, risk, budget, tags=frozenset())
         self.counted_ms = counted_ms
         self.alerts: list[Alert] = []
         self.merged: set[str] = set()
         self.told_ms: list[int] = []
         self.market_alerts: list[MarketAlert] = []
         self._adopt_risk()
+
+    @property
+    def risk(self) -> float | None:
+        """Of the first detector that has one."""
+        return next((detector.risk for detector in self._plain if isinstance(detector, VolumeRarity)), None)
 
     def update(self, candle: Candle, now_ms: int) -> None:
         for detector in self.detectors:
@@ -833,7 +849,7 @@ def _report(
             market_alerts=sum(len(bench.market_alerts) for bench in benches),
             told=len(told),
             told_by_day=by_day,
-            risk_at_end=benches[-1].policy.risk,
+            risk_at_end=benches[-1].risk,
             events_total=len(events),
             events_found_window=sum(event.is_found for event in seen),
             events_found_3min=sum(
