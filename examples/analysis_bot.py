@@ -24,7 +24,7 @@ class MyBot(AsyncMexcAnalysisBot):
 
 
 async def main(duration: float) -> None:
-    async with serve_exchange(DemoOptions(pairs=200)) as server:
+    async with serve_exchange(DemoOptions(pairs=100)) as server:
         config = at_addresses(load_config(), server.websocket_url, server.rest_url)
         bot = MyBot(timeframes=["Min1", "Min5"], analysis_interval=60, config=config)
         asyncio.get_running_loop().call_later(duration, bot.stop)

@@ -28,8 +28,9 @@ from perpwatch.feed.live import FeedSettings, LiveFeed
 from perpwatch.feed.plan import parse_wish
 from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, http_over_network
+from perpwatch.market.repair import REST_SETTLE_MS
 from perpwatch.market.universe import Member, UniverseFilter, choose, turnovers
-from perpwatch.model import Batch, Contract, Signal, Ticker, stream_of_candles
+from perpwatch.model import MINUTE_MS, Batch, Contract, Signal, Ticker, stream_of_candles
 
 logger = logging.getLogger(__name__)
 
@@ -174,12 +175,13 @@ class Bot:
             if unlisted:
                 logger.warning("the exchange does not list %s", ", ".join(unlisted))
             self.on_ready()
-            repairing = asyncio.create_task(self._repair())
+            beside = [asyncio.create_task(self._repair()), asyncio.create_task(self._audit())]
             try:
                 async for batch in self.feed:
                     self._take(batch)
             finally:
-                repairing.cancel()
+                for task in beside:
+                    task.cancel()
 
     def _take(self, batch: Batch) -> None:
         step = self.engine.take(batch)
@@ -198,6 +200,31 @@ class Bot:
             if self.feed.reads_waiting < MAX_READS_WAITING:
                 for span in self.engine.due_repairs(self._rank):
                     self.feed.read(span.symbol, span.start_ms, span.end_ms, Priority.REPAIR)
+
+    async def _audit(self) -> None:
+        """Read closed minutes of one symbol after the other back by REST, for ever, and compare.
+
+        One request tells all minutes since the last audit of the symbol, so that in time every minute is verified.
+        """
+        share = self.config.rest.audit_share
+        if not share:
+            return
+        audited_ms: dict[str, int] = {}
+        while True:
+            for symbol in self.watched:
+                await asyncio.sleep(1.0 / (share * self.config.rest.requests_per_second))
+                series = self.engine.book.series.get(symbol)
+                if self.feed.reads_waiting or series is None or not series.minutes:
+                    continue  # history and repairs come first
+                kept_ms = series.minutes[0].open_time_ms
+                start_ms = max(audited_ms.get(symbol, 0), series.watched_since_ms, kept_ms)
+                end_ms = self.feed.now_ms() - REST_SETTLE_MS
+                # The newest minutes are looked at once more next time, when REST has surely settled.
+                if end_ms < start_ms + MINUTE_MS:
+                    continue
+                audited_ms[symbol] = end_ms - end_ms % MINUTE_MS - 2 * MINUTE_MS
+                self.feed.read(symbol, start_ms, end_ms, Priority.AUDIT)
+            await asyncio.sleep(0.1)
 
     def status_line(self) -> str:
         """The state of the watch in one line."""

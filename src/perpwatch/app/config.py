@@ -81,6 +81,7 @@ class WebsocketConfig(_Table):
 class RestConfig(_Table):
     base_url: Annotated[str, _is_url("http", "https")] = REST_URL
     requests_per_second: Annotated[float, Field(gt=0)] = LIMITS.requests_per_second
+    audit_share: Annotated[float, Field(ge=0, le=0.9)] = 0.4  # of the requests, for reading closed candles again
     history_minutes: Annotated[int, Field(ge=60, le=40_000)] = 1_980
 
 

@@ -112,8 +112,8 @@ def print_plan(report: PlanReport, console: Console) -> None:
         wishes.add_row(wish.name, *(str(count) if count else "-" for count in counts), wish.why)
     console.print(wishes)
     connections = Table(
-        title=f"{len(report.connections)} of {report.max_connections} connections, "
-        f"{report.planned_subscriptions_per_connection} of {report.max_subscriptions_per_connection} subscriptions used",
+        title=f"{len(report.connections)} of {report.max_connections} connections, planned to carry "
+        f"{report.planned_subscriptions_per_connection} of {report.max_subscriptions_per_connection} subscriptions",
         title_justify="left",
         title_style="bold",
         box=None,

@@ -44,6 +44,8 @@ from perpwatch.model import (
 SETTLE_MS = 2_000
 #: A push for a minute that is already closed still corrects it within this time.
 CORRECTION_MS = 10_000
+#: From this age on REST is believed also when it shows less than was pushed.
+REST_WINS_MS = 60_000
 #: A push may name a minute that starts this far ahead of the frame's own time (clocks of two machines of the exchange).
 AHEAD_MS = 5_000
 #: A stream that moves to another source is whole only when the old source has delivered until then, give or take this.
@@ -566,13 +568,14 @@ class CandleBook:
         for minute in minutes[repairs:]:
             known = self._find(series, minute.open_time_ms)
             if known is None:
-                self._add(series, msgspec.structs.replace(minute, trust=trust), outcome)
-            elif known.contracts == minute.contracts:
+                if self._ledger.trust(series.contract.symbol, minute.open_time_ms) is Trust.UNKNOWN:
+                    self._add(series, msgspec.structs.replace(minute, trust=trust), outcome)
+            elif _agree(known, minute):
                 self._ledger.record(minute.symbol, minute.open_time_ms, Trust.VERIFIED)
-            elif minute.contracts > known.contracts:
+            elif minute.contracts > known.contracts or minute.open_time_ms < until_ms - REST_WINS_MS:
                 self.counters.corrected += 1
                 self._add(series, msgspec.structs.replace(minute, trust=trust), outcome)
-            # A read that is short of what was pushed trails the socket; an audit will look again.
+            # A read of a young minute that is short of what was pushed trails the socket; the next one will tell.
         return minutes
 
     def _price_before(self, series: Series, history: CandleHistory) -> float | None:
@@ -656,6 +659,16 @@ class CandleBook:
             real_low=candle.real_low,
             real_close=candle.real_close,
         )
+
+
+def _agree(first: Candle, second: Candle) -> bool:
+    return (first.contracts, first.open, first.high, first.low, first.close) == (
+        second.contracts,
+        second.open,
+        second.high,
+        second.low,
+        second.close,
+    )
 
 
 def _open_time(candle: Candle) -> int:
