@@ -294,7 +294,10 @@ def test_wrong_input_is_refused_with_what_would_be_right(tmp_path: Path) -> None
     with pytest.raises(ConfigurationError, match=r"a folder with \.csv"):
         run_lab(LabOptions(candles=[tmp_path]))
     (tmp_path / "A.csv").write_text("time,o,h,l,c,v\n1,2,3,4,5,6\n")
-    with pytest.raises(ConfigurationError, match="the header t_ms,open,high,low,close,volume"):
+    with pytest.raises(ConfigurationError, match="the columns t_ms,open,high,low,close,volume"):
+        run_lab(LabOptions(candles=[tmp_path]))
+    (tmp_path / "A.csv").write_text("t_ms,open,high,low,close,volume\n")
+    with pytest.raises(ConfigurationError, match="at least one row"):
         run_lab(LabOptions(candles=[tmp_path]))
     (tmp_path / "A.csv").write_text("t_ms,open,high,low,close,volume\n1,2,3,4,five,6\n")
     with pytest.raises(ConfigurationError, match="six numbers"):

@@ -301,8 +301,19 @@ def test_a_return_never_spans_a_reset(calm: Calm) -> None:
     assert detector.update(candle(now_ms, price * 1.5, 1e7, open=price * 1.5), now_ms, 0) is None
 
 
-@pytest.mark.parametrize("flaw", [{"missing_minutes": 1}, {"trust": Trust.UNKNOWN}])
-def test_a_candle_that_is_not_known_is_neither_judged_nor_learned(calm: Calm, flaw: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        {"missing_minutes": 1},
+        {"trust": Trust.UNKNOWN},
+        {"turnover": math.nan},
+        {"turnover": math.inf},
+        {"turnover": -1.0},
+        {"close": math.nan},
+        {"close": 0.0},
+    ],
+)
+def test_a_candle_that_is_not_known_is_neither_judged_nor_learned(calm: Calm, flaw: dict[str, float]) -> None:
     detector, now_ms, price = calm
     before = detector.state()
     one = msgspec.structs.replace(candle(now_ms, price * 1.5, 1e7, open=price), **flaw)

@@ -322,21 +322,27 @@ def _stem(path: Path) -> str:
 
 
 def read_candles(path: Path) -> Floats:
-    """Rows of ``t_ms, open, high, low, close, volume``, oldest first, one per candle.
+    """Rows of ``t_ms, open, high, low, close, volume``, oldest first, one per candle; other columns are ignored.
 
     Raises:
-        ConfigurationError: another header, or cells that are no numbers.
+        ConfigurationError: a column is missing, or cells are no numbers.
     """
     text = _read_text(path)
-    header = text[: text.find("\n")].strip()
-    if header != "t_ms,open,high,low,close,volume":
-        raise ConfigurationError("candles", f"{path}: {header}", "the header t_ms,open,high,low,close,volume")
+    header = text[: text.find("\n")].strip().lower().split(",")
+    if not set(_CANDLE_COLUMNS) <= set(header):
+        raise ConfigurationError("candles", f"{path}: {header}", f"the columns {','.join(_CANDLE_COLUMNS)}")
+    if "\n" not in text.strip():
+        raise ConfigurationError("candles", path, "at least one row below the header")
+    columns = [header.index(name) for name in _CANDLE_COLUMNS]
     try:
-        rows = np.loadtxt(io.StringIO(text), delimiter=",", skiprows=1, ndmin=2, dtype=np.float64)
+        rows = np.loadtxt(io.StringIO(text), delimiter=",", skiprows=1, usecols=columns, ndmin=2)
     except ValueError as error:
         raise ConfigurationError("candles", path, f"rows of six numbers ({error})") from error
     _, first = np.unique(rows[:, 0], return_index=True)
     return rows[first]
+
+
+_CANDLE_COLUMNS = ("t_ms", "open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perpwatch.detect.detector import NEVER
+from perpwatch.detect.guards import is_known
 from perpwatch.detect.statistics import RollingMean
-from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe, Trust
+from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Breakout:
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
         track = self._track(candle.symbol, candle.timeframe)
-        if candle.missing_minutes or candle.trust is Trust.UNKNOWN or candle.open_time_ms < track.end_ms:
+        if not is_known(candle) or candle.open_time_ms < track.end_ms:
             return None
         signal = self._judge(track, candle, event_time_ms, received_time_ns)
         if candle.finality is not Finality.OPEN:
@@ -116,7 +117,7 @@ class Breakout:
         )
 
     def _learn(self, track: _Track, candle: Candle) -> None:
-        if candle.missing_minutes or candle.trust is Trust.UNKNOWN or candle.open_time_ms < track.end_ms:
+        if not is_known(candle) or candle.open_time_ms < track.end_ms:
             return
         track.turnovers.push(candle.turnover)
         track.closes.push(candle.close)

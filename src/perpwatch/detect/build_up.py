@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perpwatch.detect.detector import NEVER
+from perpwatch.detect.guards import is_known
 from perpwatch.detect.statistics import RollingMean
-from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe, Trust
+from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe
 
 _WINDOW = {Timeframe.Min15: 480, Timeframe.Min60: 120}
 _MINIMUM = {Timeframe.Min15: 96, Timeframe.Min60: 48}
@@ -115,7 +116,7 @@ class BuildUp:
 
     def _advance(self, track: _Track, candle: Candle) -> bool:
         """Take a closed candle; True when the sum has just passed the threshold."""
-        if candle.missing_minutes or candle.trust is Trust.UNKNOWN or candle.open_time_ms < track.end_ms:
+        if not is_known(candle) or candle.open_time_ms < track.end_ms:
             return False
         if track.end_ms and candle.open_time_ms != track.end_ms:
             _restart(track)

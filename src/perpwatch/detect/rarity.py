@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from perpwatch.detect.detector import NEVER
+from perpwatch.detect.guards import is_known
 from perpwatch.detect.statistics import (
     RollingMean,
     RollingMeanState,
@@ -27,7 +28,6 @@ from perpwatch.model import (
     Reason,
     Signal,
     Timeframe,
-    Trust,
 )
 
 #: Per minute: one minute in a week, by the tail's own reckoning.
@@ -148,7 +148,7 @@ class VolumeRarity:
         if track.minutes == min(other.minutes for other in market.tracks.values()):
             market.settled_ms = 0  # holes that history has filled are no holes; the others are found again
         for candle in candles:
-            if not _is_known(candle) or candle.open_time_ms < track.end_ms:
+            if not is_known(candle) or candle.open_time_ms < track.end_ms:
                 continue
             market.settled_ms = self._settled_ms(market, track, candle)
             self._learn(track, candle)
@@ -156,7 +156,7 @@ class VolumeRarity:
         track.wake_ratio = 0.0
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
-        if candle.timeframe not in _WINDOWS or not _is_known(candle):
+        if candle.timeframe not in _WINDOWS or not is_known(candle):
             return None
         market = self._market(candle.symbol)
         track = self._track(market, candle.symbol, candle.timeframe)
@@ -448,10 +448,6 @@ def _ratio_of(x: float) -> float:
 def _reference(track: _Track, candle: Candle) -> float:
     """The price that a candle's return starts from; its own open where it does not follow on the last one."""
     return track.last_close if track.last_close > 0.0 and candle.open_time_ms == track.end_ms else candle.open
-
-
-def _is_known(candle: Candle) -> bool:
-    return candle.missing_minutes == 0 and candle.trust is not Trust.UNKNOWN
 
 
 def _level(figure: float, strong: float, extreme: float) -> Level:
