@@ -79,7 +79,7 @@ def dial_with(*, proxy: str | None = None, max_frame_bytes: int = 4 * 1024 * 102
     """A ``dial`` over the network, through ``proxy`` when one is given (http, https, socks4 or socks5 address)."""
 
     async def dial(url: str) -> Socket:
-        listener = _Listener()
+        listener = _Listener(max_frame_bytes)
         try:
             await picows.ws_connect(
                 lambda: listener,
@@ -130,7 +130,8 @@ def retry_after(header: str) -> float | None:
 class _Listener(picows.WSListener):
     """A picows listener as a :class:`Socket`: frames wait here until they are asked for, all at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
         self._frames: list[bytes] = []
         self._waiting_bytes = 0
         self._parts: list[bytes] = []
@@ -148,6 +149,9 @@ class _Listener(picows.WSListener):
             payload = frame.get_payload_as_bytes()
             if not frame.fin:
                 self._parts.append(payload)
+                if sum(map(len, self._parts)) > self._max_message_bytes:
+                    self._lost = ConnectionLost(f"a message of more than {self._max_message_bytes} bytes", 1009)
+                    transport.disconnect(graceful=False)
                 return
             if self._parts:
                 payload = b"".join([*self._parts, payload])
@@ -161,7 +165,7 @@ class _Listener(picows.WSListener):
                 transport.underlying_transport.pause_reading()
         elif kind is picows.WSMsgType.CLOSE:
             code = frame.get_close_code().value
-            reason = frame.get_close_message().decode("utf-8", "replace") or "closed by the server"
+            reason = (frame.get_close_message() or b"").decode("utf-8", "replace") or "closed by the server"
             self._lost = ConnectionLost(reason, code or 1005)
             transport.disconnect()
 
@@ -314,6 +318,10 @@ class Connection:
                 try:
                     await self._live_once()
                 except ExchangeError as error:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        # A task group of Python 3.11 that is cancelled while a child fails tells only of the failure.
+                        raise asyncio.CancelledError from error
                     self._note_failure(error)
         finally:
             self.state = State.CLOSED
