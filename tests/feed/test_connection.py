@@ -427,16 +427,17 @@ class DoomedSocket:
 
 async def test_a_connection_that_is_cancelled_while_its_line_breaks_ends() -> None:
     """The failure must not swallow the cancellation, or the program dials on while it shuts down."""
-    life, doomed = Life("ws://nowhere/edge"), DoomedSocket()
+    life, doomed, dialled = Life("ws://nowhere/edge"), DoomedSocket(), asyncio.Event()
 
     async def dial(url: str) -> Socket:
+        dialled.set()
         return doomed
 
     life.connection._dial = dial
     task = asyncio.create_task(life.connection.run())
-    while life.connection.state is not State.OPEN:
-        await asyncio.sleep(0)
+    await dialled.wait()
     await asyncio.sleep(0.01)
+    assert life.connection.state is State.OPEN
     doomed.doom.set()
     task.cancel()
     done, _ = await asyncio.wait([task], timeout=1)

@@ -318,10 +318,6 @@ class Connection:
                 try:
                     await self._live_once()
                 except ExchangeError as error:
-                    task = asyncio.current_task()
-                    if task is not None and task.cancelling():
-                        # A task group of Python 3.11 that is cancelled while a child fails tells only of the failure.
-                        raise asyncio.CancelledError from error
                     self._note_failure(error)
         finally:
             self.state = State.CLOSED
@@ -364,10 +360,9 @@ class Connection:
         reason = "closed by us"
         try:
             await self._drive(self.session, socket)
-        except ExceptionGroup as group:
-            lost = _only_exchange_error(group)
+        except ConnectionLost as lost:
             reason = lost.reason
-            raise lost from group
+            raise
         finally:
             await self._end(self.session, socket, reason)
 
@@ -384,9 +379,24 @@ class Connection:
             await socket.close()
 
     async def _drive(self, session: Session, socket: Socket) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read(session, socket))
-            tasks.create_task(self._keep_time(session, socket))
+        """Read and keep time until one of the two fails.
+
+        Not a task group: that of Python 3.11, cancelled while a child fails, raises the failure alone, and the
+        connection would dial on in the midst of a shutdown.
+        """
+        tasks = [
+            asyncio.create_task(self._read(session, socket)),
+            asyncio.create_task(self._keep_time(session, socket)),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
 
     async def _read(self, session: Session, socket: Socket) -> None:
         while True:
@@ -429,15 +439,6 @@ class Connection:
     def _send(self, session: Session, socket: Socket) -> None:
         for frame in session.frames_to_send(self._clock.monotonic()):
             socket.send(frame)
-
-
-def _only_exchange_error(group: ExceptionGroup[Exception]) -> ConnectionLost:
-    """Why the session ended; anything that is not the exchange's doing is our mistake and goes on as it is."""
-    for error in group.exceptions:
-        if not isinstance(error, ConnectionLost):
-            raise group
-    assert isinstance(group.exceptions[0], ConnectionLost)
-    return group.exceptions[0]
 
 
 def _sum(first: SessionCounters, second: SessionCounters) -> SessionCounters:
