@@ -170,15 +170,17 @@ class Engine:
                 detector.reset(span.symbol)
 
     def _judge_closed(self, candle: Candle, batch: Batch, step: Step) -> None:
-        if candle.symbol not in self.warm or candle.timeframe not in self.timeframes:
+        if candle.symbol not in self.warm:
+            return
+        if candle.timeframe is Timeframe.Min1:
+            # What is usual, or how much has ended, has changed, so the next push needs a look.
+            self.book.series[candle.symbol].wake_amount = -1.0
+        if candle.timeframe not in self.timeframes:
             return
         for detector in self.detectors:
             signal = detector.update(candle, batch.watermark_ms, batch.received_time_ns)
             if signal is not None:
                 step.signals.append(signal)
-        if candle.timeframe is Timeframe.Min1:
-            # What is usual has changed, so the next push needs a look.
-            self.book.series[candle.symbol].wake_amount = -1.0
 
     # --- What should be read back -----------------------------------------------------------------------------------
 

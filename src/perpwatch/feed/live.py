@@ -21,7 +21,7 @@ from perpwatch.feed.plan import Service, Wish, serve
 from perpwatch.feed.pool import Pool
 from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, RestClient
-from perpwatch.model import MINUTE_MS, Batch, Contract, Stream, Ticker, Timeframe
+from perpwatch.model import MINUTE_MS, Batch, Contract, Kind, Stream, Ticker, Timeframe
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -156,6 +156,7 @@ class LiveFeed:
     def watch(self, contracts: Sequence[Contract], turnover_24h: Mapping[str, float]) -> None:
         """Watch exactly these contracts from now on; what stays is not interrupted."""
         self._contracts = {contract.symbol: contract for contract in contracts}
+        self.given_up = {symbol: reason for symbol, reason in self.given_up.items() if symbol in self._contracts}
         self._turnover_24h = {symbol: turnover_24h.get(symbol, 0.0) for symbol in self._contracts}
         ranked = sorted(self._turnover_24h, key=lambda symbol: (-self._turnover_24h[symbol], symbol))
         self._rank = {symbol: rank for rank, symbol in enumerate(ranked)}
@@ -165,6 +166,12 @@ class LiveFeed:
         capacity = self.pool.capacity if self._settings.use_websocket else 0
         self.service = serve(self._turnover_24h, self._settings.wishes, capacity)
         self.pool.want(self.service.rates)
+
+    @property
+    def polled(self) -> list[str]:
+        """Symbols whose candles REST reads: those without room on the sockets, and those whose stream was refused."""
+        refused = [stream.symbol for stream in self.pool.refused if stream.kind is Kind.CANDLES]
+        return [*self.service.polled, *refused]
 
     def heal(self, stream: Stream) -> None:
         """Ask again for a stream that is mute although its symbol trades."""
@@ -237,7 +244,7 @@ class LiveFeed:
         """Read the symbols that found no room on the sockets, round and round."""
         while True:
             await asyncio.sleep(1.0)
-            for symbol in self.service.polled:
+            for symbol in self.polled:
                 contract = self._contracts.get(symbol)
                 if contract is None or not self.exchange_clock.is_set:
                     continue
