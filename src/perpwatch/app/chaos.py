@@ -236,7 +236,9 @@ def _judge(trial: Trial, exchange: SimulatedExchange, bot: Bot, witness: _Witnes
             continue
         if symbol not in exchange.market.symbols:
             continue  # delisted: nobody can be asked any more
-        truth = {candle.open_time_ms: candle for candle in exchange.market.truth(symbol, with_history=True)}
+        first, last = series.watched_since_ms // MINUTE_MS, end_ms // MINUTE_MS
+        true = exchange.market.columns(symbol, Timeframe.Min1, first, last).candles()
+        truth = {candle.open_time_ms: candle for candle in true}
         for open_time_ms in range(series.watched_since_ms, end_ms // MINUTE_MS * MINUTE_MS, MINUTE_MS):
             _judge_minute(verdict, bot, witness, symbol, open_time_ms, truth)
     _check_limits(verdict, exchange, bot.config)
