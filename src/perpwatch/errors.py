@@ -2,6 +2,10 @@
 
     PerpwatchError
     ├── ConfigurationError            a key, its value and what would be right; fatal, exit code 2
+    ├── StoreError                    the database cannot do what it was asked
+    │   ├── StoreUnavailable          disk full, read-only, locked or not reachable: worth another try
+    │   ├── StoreVersionError         written by a newer perpwatch, or too old to be read without migrating
+    │   └── StoreDamaged              not a database of perpwatch, or one that is broken
     └── ExchangeError                 anything the exchange or the way to it did
         ├── ConnectionFailed          could not be opened
         ├── ConnectionLost            was open and ended
@@ -30,6 +34,40 @@ class ConfigurationError(PerpwatchError):
         self.key = key
         self.value = value
         self.expected = expected
+
+
+class StoreError(PerpwatchError):
+    """The database said no. ``url`` names it, without its password."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be read or written just now.
+
+    Attributes:
+        trouble: ``full``, ``read_only``, ``locked``, ``unreachable`` or ``broken_disk``.
+    """
+
+    def __init__(self, url: str, trouble: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.trouble = trouble
+
+
+class StoreVersionError(StoreError):
+    """The schema is not the one this program knows. ``found`` and ``known`` are revisions."""
+
+    def __init__(self, url: str, found: str, known: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.found = found
+        self.known = known
+
+
+class StoreDamaged(StoreError):
+    """What is at the address is not a database of perpwatch, or it is broken."""
 
 
 class ExchangeError(PerpwatchError):
@@ -139,7 +177,7 @@ def retry_delay(
         jitter: a random number in [0, 1), passed in so that the decision stays deterministic.
     Source: Brooker (2015), Exponential Backoff And Jitter, AWS Architecture Blog.
     """
-    if isinstance(error, (ConfigurationError, ApiError)):
+    if isinstance(error, (ConfigurationError, ApiError, StoreVersionError, StoreDamaged)):
         return None
     # 2**16 seconds is beyond any cap; without the bound a long outage would overflow the float.
     bound = min(cap_s, first_s * 2.0 ** min(attempt - 1, 16))
