@@ -5,15 +5,34 @@ Unknown keys and impossible values are refused at start, with the key, the value
 
 from __future__ import annotations
 
+import difflib
 import enum
+import json
 import os
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from perpwatch.detect.volume_ratio import DEFAULT_MINIMUM_TURNOVER, DEFAULT_THRESHOLDS, DEFAULT_WINDOW
 from perpwatch.errors import ConfigurationError
@@ -27,19 +46,39 @@ DEFAULT_FILE = Path("perpwatch.toml")
 
 def _is_url(*schemes: str) -> AfterValidator:
     def check(url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"give an address like {schemes[-1]}://host/path")
+        expected = f"give an address like {schemes[-1]}://host:port/path"
+        try:
+            parts = urlsplit(url)
+            port = parts.port  # refuses what is no port
+        except ValueError as error:
+            raise ValueError(f"{error}; {expected}") from error
+        if parts.scheme not in schemes or not parts.hostname or port == 0 or any(map(str.isspace, url)):
+            raise ValueError(expected)
         return url.rstrip("/")
 
     return AfterValidator(check)
 
 
-def _check_timeframes(timeframes: list[Timeframe]) -> list[Timeframe]:
-    wrong = [timeframe.value for timeframe in timeframes if timeframe not in ANALYSED_TIMEFRAMES]
-    if wrong or not timeframes:
+def _check_timeframe(name: object) -> object:
+    """Refuse the timeframes that the exchange has but nobody analyses, with the same words as unknown ones."""
+    if name not in ANALYSED_TIMEFRAMES:
         raise ValueError(f"choose from {', '.join(ANALYSED_TIMEFRAMES)}")
+    return name
+
+
+#: A timeframe that is analysed.
+AnalysedTimeframe = Annotated[Timeframe, BeforeValidator(_check_timeframe)]
+
+
+def _check_timeframes(timeframes: list[Timeframe]) -> list[Timeframe]:
+    if not timeframes:
+        raise ValueError(f"choose at least one of {', '.join(ANALYSED_TIMEFRAMES)}")
     return sorted(set(timeframes), key=ANALYSED_TIMEFRAMES.index)
+
+
+def _with_default_thresholds(thresholds: object) -> object:
+    """A table like the others: what is not given keeps its default."""
+    return {**DEFAULT_THRESHOLDS, **thresholds} if isinstance(thresholds, Mapping) else thresholds
 
 
 def _check_wishes(names: list[str]) -> list[str]:
@@ -50,8 +89,19 @@ def _check_wishes(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _NumbersAreNumbers(BaseModel):
+    """``true`` is no number, although Python thinks so."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("should be a number")
+        return value
+
+
+class _Table(_NumbersAreNumbers):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class WebsocketConfig(_Table):
@@ -81,6 +131,7 @@ class WebsocketConfig(_Table):
 class RestConfig(_Table):
     base_url: Annotated[str, _is_url("http", "https")] = REST_URL
     requests_per_second: Annotated[float, Field(gt=0)] = LIMITS.requests_per_second
+    contracts_interval: Annotated[float, Field(ge=10)] = 300.0  # seconds between two readings of the contract list
     audit_share: Annotated[float, Field(ge=0, le=0.9)] = 0.4  # of the requests, for reading closed candles again
     history_minutes: Annotated[int, Field(ge=60, le=40_000)] = 1_980
 
@@ -99,7 +150,10 @@ class UniverseConfig(_Table):
 class DetectionConfig(_Table):
     window: Annotated[int, Field(ge=1, le=500)] = DEFAULT_WINDOW
     minimum_turnover: Annotated[float, Field(ge=0)] = DEFAULT_MINIMUM_TURNOVER
-    thresholds: dict[Timeframe, Annotated[float, Field(ge=1)]] = dict(DEFAULT_THRESHOLDS)
+    thresholds: Annotated[
+        dict[AnalysedTimeframe, Annotated[float, Field(ge=1, allow_inf_nan=False)]],
+        BeforeValidator(_with_default_thresholds),
+    ] = dict(DEFAULT_THRESHOLDS)
 
 
 class LogLevel(enum.StrEnum):
@@ -114,15 +168,42 @@ class LoggingConfig(_Table):
     format: Literal["auto", "text", "json"] = "auto"
 
 
-class Config(BaseSettings):
+class _Environment(EnvSettingsSource):
+    """The environment, forgiving in form: lists also with commas, names of timeframes in any case."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return json.loads(value)
+        except ValueError:
+            if field is not None and get_origin(field.annotation) is list:
+                return [part.strip() for part in value.split(",") if part.strip()]
+            return value  # and let the validation say, with the key, what would be right
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        detection = values.get("detection")
+        if isinstance(detection, dict) and isinstance(detection.get("thresholds"), dict):
+            names = {name.lower(): name.value for name in ANALYSED_TIMEFRAMES}
+            detection["thresholds"] = {
+                names.get(key.lower(), key): value for key, value in detection["thresholds"].items()
+            }
+        return values
+
+
+class Config(BaseSettings, _NumbersAreNumbers):
     """Everything that can be set. ``perpwatch config show`` prints it."""
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="PERPWATCH_", env_nested_delimiter="__", toml_file=None
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        env_prefix="PERPWATCH_",
+        env_nested_delimiter="__",
+        toml_file=None,
     )
 
     exchange: Literal["mexc"] = "mexc"
-    timeframes: Annotated[list[Timeframe], AfterValidator(_check_timeframes)] = list(ANALYSED_TIMEFRAMES)
+    timeframes: Annotated[list[AnalysedTimeframe], AfterValidator(_check_timeframes)] = list(ANALYSED_TIMEFRAMES)
     analysis_interval: Annotated[float, Field(ge=1)] = 60.0  # seconds between status lines
     websocket: WebsocketConfig = WebsocketConfig()
     rest: RestConfig = RestConfig()
@@ -131,17 +212,14 @@ class Config(BaseSettings):
     detection: DetectionConfig = DetectionConfig()
     logging: LoggingConfig = LoggingConfig()
 
-    def with_overrides(self, overrides: dict[str, Any]) -> Config:
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Config:
         """The same settings with some replaced, checked as at start; tables are merged.
 
         Raises:
             ConfigurationError: an unknown key or an impossible value.
         """
-        values = self.model_dump()
-        for key, value in overrides.items():
-            values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
         try:
-            return Config.model_validate(values)
+            return Config.model_validate(_merged(self.model_dump(), overrides))
         except ValidationError as error:
             raise _explained(error) from error
 
@@ -154,10 +232,10 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
 
 
-def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Settings from ``path``, else from ``perpwatch.toml`` in the folder, else the defaults; the environment wins.
 
     Args:
@@ -180,6 +258,15 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         raise _explained(error) from error
 
 
+def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        is_table = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merged(below, value) if is_table else value  # type: ignore[arg-type]
+    return merged
+
+
 def _check_toml(path: Path) -> None:
     try:
         tomllib.loads(path.read_text(encoding="utf-8"))
@@ -196,23 +283,48 @@ def _check_environment() -> None:
     for name in os.environ:
         if not name.upper().startswith("PERPWATCH_"):
             continue
-        model: type[BaseModel] | None = Config
+        known: dict[str, Any] = dict(Config.model_fields)
         for part in name.upper().removeprefix("PERPWATCH_").lower().split("__"):
-            fields = model.model_fields if model is not None else {}
-            if part not in fields:
-                known = ", ".join(fields) or "nothing below it"
-                raise ConfigurationError(name, os.environ[name], f"no such setting; {part!r} is not one of: {known}")
-            annotation = fields[part].annotation
-            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            if part not in known:
+                raise ConfigurationError(name, os.environ[name], _no_such(part, known))
+            known = _below(known[part])
+
+
+def _below(field: Any) -> dict[str, Any]:
+    """The keys of a table, in lower case; none for a value."""
+    annotation = getattr(field, "annotation", None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return dict(annotation.model_fields)
+    if get_origin(annotation) is dict:
+        return {timeframe.lower(): None for timeframe in ANALYSED_TIMEFRAMES}
+    return {}
+
+
+def _no_such(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"no such setting; {hint}there are: {', '.join(known)}" if known else "no such setting; nothing is below it"
 
 
 def _explained(error: ValidationError) -> ConfigurationError:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    path = [part for part in first["loc"] if part != "[key]"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     if first["type"] == "extra_forbidden":
-        model: Any = Config
-        for part in first["loc"][:-1]:
-            model = model.model_fields[str(part)].annotation
-        return ConfigurationError(key, first["input"], f"no such setting; there are: {', '.join(model.model_fields)}")
-    expected = first["msg"].removeprefix("Value error, ")
+        return ConfigurationError(key, first["input"], _no_such(str(path[-1]), _table(path[:-1]).model_fields))
+    if first["type"] == "model_type":
+        return ConfigurationError(key, first["input"], f"should be a table of: {', '.join(_table(path).model_fields)}")
+    if first["type"] == "dict_type":
+        return ConfigurationError(key, first["input"], f"should be a table of: {', '.join(ANALYSED_TIMEFRAMES)}")
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return ConfigurationError(key, first["input"], expected)
+
+
+def _table(path: Iterable[str | int]) -> type[BaseModel]:
+    model: Any = Config
+    for part in path:
+        model = model.model_fields[str(part)].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    return model
