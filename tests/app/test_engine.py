@@ -238,3 +238,23 @@ def test_every_minute_that_is_known_is_what_the_exchange_traded(faults: dict[str
                 wrong += candle.contracts != truth.get(open_ms, 0)
     assert wrong == 0
     assert missing <= may_miss * len(minutes) * len(exchange.market.symbols)
+
+
+def test_a_ticker_topic_that_dies_without_a_word_is_asked_for_again() -> None:
+    """Pongs and candles go on; without its witness every silent minute would count as missing."""
+    silence = sim.FaultEvent(sim.DEFAULT_START_MS + 60_000, "silence", "tickers", duration_ms=60_000)
+    exchange = sim.build(11, 20, faults=sim.Faults(events=(silence,)))
+
+    async def main() -> Engine:
+        clock = sim.Clock.starting_at(sim.DEFAULT_START_MS)
+        network = sim.SimulatedNetwork(exchange, clock, seed=11)
+        config = load_config(None, {})
+        async with network:
+            bot = Bot(config, adapter_for(config), network.dial, network.get, clock, Random(1).random)
+            await bot.run(240)
+        return bot.engine
+
+    engine = sim.run_virtual(main())
+    assert exchange.counters.commands > 240 // 15 + 21 + 2  # pings, subscriptions, and the tickers anew
+    counts = engine.ledger.counts(exchange.market.symbols, sim.DEFAULT_START_MS, sim.DEFAULT_START_MS + 3 * MINUTE_MS)
+    assert counts[Trust.UNKNOWN] == 0

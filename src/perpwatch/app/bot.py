@@ -30,14 +30,23 @@ from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, http_over_network
 from perpwatch.market.repair import REST_SETTLE_MS
 from perpwatch.market.universe import Member, UniverseFilter, choose, turnovers
-from perpwatch.model import MINUTE_MS, Batch, Contract, Signal, Ticker, stream_of_candles
+from perpwatch.model import MINUTE_MS, Batch, Contract, Kind, Signal, Stream, Ticker, stream_of_candles
 
 logger = logging.getLogger(__name__)
 
 #: How often missing minutes are looked at.
 REPAIR_EVERY_S = 1.0
+#: How often silent failures are looked for; many times the two seconds between frames of the whole-market ticker.
+LOOK_AGAIN_S = 30.0
 #: Reads that may wait at once; beyond, repairs stay where they are merged and sorted.
 MAX_READS_WAITING = 200
+#: How often announced changes and unknown symbols are looked at.
+LISTINGS_EVERY_S = 5.0
+#: Unknown symbols asked for by name at once; each costs a call.
+STRANGERS_AT_ONCE = 5
+
+#: Stands in for a contract that is no longer listed.
+_GONE = Contract("", "", "", "", 0.0, is_trading=False)
 
 
 def adapter_for(config: Config) -> Adapter:
@@ -136,6 +145,8 @@ class Bot:
         self.on_step = on_step
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
         self._symbols = symbols
+        self._changed: dict[str, Contract] = {}  # announced by the exchange, not taken over yet
+        self._ghosts: dict[str, None] = {}  # symbols that tickers name and the exchange does not know
         self._contracts: dict[str, Contract] = {}
         self._rest_tickers: list[Ticker] = []
         self._rank: dict[str, int] = {}
@@ -166,16 +177,14 @@ class Bot:
         async with self.feed:
             self.progress.started_s = self.clock.monotonic()
             contracts, tickers = await self.feed.load_market()
-            self._contracts = {contract.symbol: contract for contract in contracts}
-            self._rest_tickers = list(tickers)
-            self.members = choose(contracts, tickers, universe_filter(self.config), self.feed.now_ms())
-            self.progress.contracts = len(self.members)
-            chosen = [member.contract.symbol for member in self.members if member.is_watched]
+            chosen = self._choose(contracts, tickers)
             unlisted = self.watch(chosen if self._symbols is None else self._symbols)
             if unlisted:
                 logger.warning("the exchange does not list %s", ", ".join(unlisted))
             self.on_ready()
-            beside = [asyncio.create_task(self._repair()), asyncio.create_task(self._audit())]
+            beside = [
+                asyncio.create_task(runner) for runner in (self._repair(), self._audit(), self._follow_listings())
+            ]
             try:
                 async for batch in self.feed:
                     self._take(batch)
@@ -186,20 +195,102 @@ class Bot:
     def _take(self, batch: Batch) -> None:
         step = self.engine.take(batch)
         for symbol in step.outcome.broken:
-            logger.warning("%s trades but its candle stream is silent: subscribing again", symbol)
             self.feed.heal(stream_of_candles(symbol))
+        for symbol in step.outcome.healed:
+            self.feed.healed(symbol)
+        for event in step.events:
+            if isinstance(event, ContractUpdate):
+                self._changed[event.contract.symbol] = event.contract
         if step.signals:
             self.signals.extend(step.signals)
             del self.signals[:-1_000]
         self.progress.warm = len(self.engine.warm)
         self.on_step(batch, step)
 
+    # --- Listings ---------------------------------------------------------------------------------------------------
+
+    def _choose(self, contracts: Sequence[Contract], tickers: Sequence[Ticker]) -> list[str]:
+        """Take over what the exchange lists; returns the symbols of the configured universe."""
+        self._contracts = {contract.symbol: contract for contract in contracts}
+        self._rest_tickers = list(tickers)
+        self.members = choose(contracts, tickers, universe_filter(self.config), self.feed.now_ms())
+        self.progress.contracts = len(self.members)
+        return [member.contract.symbol for member in self.members if member.is_watched]
+
+    async def _follow_listings(self) -> None:
+        """Begin and end the watch of contracts as the exchange lists, changes and delists them."""
+        listed_s = self.clock.monotonic()
+        while True:
+            await asyncio.sleep(LISTINGS_EVERY_S)
+            strangers = [symbol for symbol in self.engine.tickers if symbol not in self._contracts]
+            is_due = self.clock.monotonic() - listed_s >= self.config.rest.contracts_interval
+            try:
+                if is_due:
+                    listed_s = self.clock.monotonic()
+                    await self._read_listings()
+                elif self._changed or strangers:
+                    await self._take_changes(strangers)
+            except ExchangeError as error:
+                logger.warning("listings could not be read: %s", error)
+
+    async def _read_listings(self) -> None:
+        contracts, tickers = await self.feed.load_market()
+        listed = {contract.symbol for contract in contracts}
+        # The list is not complete: some contracts that trade are only told when asked for by name.
+        for symbol in [symbol for symbol in self._contracts if symbol not in listed]:
+            contract = await self.feed.load_contract(symbol)
+            if contract is None:
+                logger.info("%s is no longer listed", symbol)
+            else:
+                contracts = [*contracts, contract]
+        self._ghosts.clear()
+        self._rewatch(contracts, tickers)
+
+    async def _take_changes(self, strangers: Sequence[str]) -> None:
+        """Contracts that the exchange announced, and symbols that tickers name and the list does not."""
+        changed, self._changed = self._changed, {}
+        for symbol in strangers[:STRANGERS_AT_ONCE]:
+            if symbol not in self._ghosts and symbol not in changed:
+                contract = await self.feed.load_contract(symbol)
+                if contract is None:
+                    self._ghosts[symbol] = None
+                else:
+                    changed[symbol] = contract
+        if any(self._contracts.get(symbol) != contract for symbol, contract in changed.items()):
+            self._rewatch([*(self._contracts | changed).values()], self._rest_tickers)
+
+    def _rewatch(self, contracts: Sequence[Contract], tickers: Sequence[Ticker]) -> None:
+        chosen = self._choose(contracts, tickers)
+        if self._symbols is not None:
+            chosen = [symbol for symbol in self.watched if self._contracts.get(symbol, _GONE).is_trading]
+        before = set(self.watched)
+        for symbol in chosen:
+            if symbol not in before:
+                logger.info("%s is new", symbol)
+        self.watch(chosen)
+
+    # --- Repair and audit -------------------------------------------------------------------------------------------
+
     async def _repair(self) -> None:
+        next_look_s = self.clock.monotonic() + LOOK_AGAIN_S
         while True:
             await asyncio.sleep(REPAIR_EVERY_S)
+            if self.clock.monotonic() >= next_look_s:
+                next_look_s = self.clock.monotonic() + LOOK_AGAIN_S
+                self._look_again()
             if self.feed.reads_waiting < MAX_READS_WAITING:
                 for span in self.engine.due_repairs(self._rank):
                     self.feed.read(span.symbol, span.start_ms, span.end_ms, Priority.REPAIR)
+
+    def _look_again(self) -> None:
+        """What fails without a word: a ticker topic that died on a living connection, a history that was given up."""
+        heard_ms = self.engine.referee.as_of_ms
+        if heard_ms and self.engine.now_ms - heard_ms > LOOK_AGAIN_S * 1_000:
+            logger.warning("the whole-market ticker is silent: subscribing again")
+            self.feed.heal(Stream(Kind.TICKERS))
+        start_ms, end_ms = self.engine.history_window_ms(self.config.rest.history_minutes)
+        for symbol in [symbol for symbol in self.feed.given_up if symbol not in self.engine.warm]:
+            self.feed.read(symbol, start_ms, end_ms, Priority.HISTORY)
 
     async def _audit(self) -> None:
         """Read closed minutes of one symbol after the other back by REST, for ever, and compare.
