@@ -20,6 +20,7 @@ from perpwatch.app.engine import Engine, Step
 from perpwatch.app.messages import Dispatcher, Message, messages_of
 from perpwatch.detect.detector import Detector
 from perpwatch.detect.volume_ratio import VolumeRatio
+from perpwatch.errors import ExchangeError
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.exchanges.mexc import MexcFutures, corrected_websocket_url
 from perpwatch.exchanges.mexc.limits import LIMITS
@@ -30,7 +31,7 @@ from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, http_over_network
 from perpwatch.market.repair import REST_SETTLE_MS
 from perpwatch.market.universe import Member, UniverseFilter, choose, turnovers
-from perpwatch.model import MINUTE_MS, Batch, Contract, Kind, Signal, Stream, Ticker, stream_of_candles
+from perpwatch.model import MINUTE_MS, Batch, Contract, ContractUpdate, Kind, Signal, Stream, Ticker, stream_of_candles
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from perpwatch.errors import ApiError, ExchangeError, RateLimited, retry_delay
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.feed.connection import Clock, Retries
 from perpwatch.feed.exchange_clock import ExchangeClock
+from perpwatch.feed.ladder import Ladder, Step
 from perpwatch.feed.outbox import Outbox
 from perpwatch.feed.plan import Service, Wish, serve
 from perpwatch.feed.pool import Pool
@@ -86,6 +87,7 @@ class LiveFeed:
             settings.retries,
         )
         self.pool.on_limit = self._serve
+        self.ladder = Ladder()
         self.service = Service({}, {}, (), ())
         self.given_up: dict[str, str] = {}  # symbols whose read failed for good, with the reason
         self._adapter = adapter
@@ -132,6 +134,17 @@ class LiveFeed:
 
     # --- What there is to watch -------------------------------------------------------------------------------------
 
+    async def load_contract(self, symbol: str) -> Contract | None:
+        """One contract, also when the list does not show it; None when the exchange does not know it.
+
+        Raises:
+            ExchangeError: no usable answer, so nothing is known.
+        """
+        try:
+            return await self.rest.fetch(self._adapter.contract(symbol), Priority.CONTROL)
+        except ApiError:
+            return None
+
     async def load_market(self) -> tuple[Sequence[Contract], Sequence[Ticker]]:
         """All contracts and the state of each, tried until the exchange answers."""
         server_ms = await self._insist(lambda: self.rest.fetch(self._adapter.server_time(), Priority.CONTROL))
@@ -174,9 +187,27 @@ class LiveFeed:
         return [*self.service.polled, *refused]
 
     def heal(self, stream: Stream) -> None:
-        """Ask again for a stream that is mute although its symbol trades."""
-        for connection in self.pool.connections.values():
-            connection.resubscribe(stream)
+        """Do something about a stream that is mute although its symbol trades; see :mod:`perpwatch.feed.ladder`."""
+        source = next((one.source for one in self.pool.connections.values() if stream in one.wanted), None)
+        if source is None:
+            return
+        streams = len(self.pool.connections[source].wanted)
+        step = self.ladder.step_for(stream.symbol, source, streams, self.now_ms())
+        if step is None:
+            return
+        logger.warning("%s trades but %s is silent on %s: %s", stream.symbol, stream, source, step)
+        if step is Step.MOVE and not self.pool.move(stream):
+            step = Step.RESUBSCRIBE  # nowhere to go
+        if step is Step.RESUBSCRIBE:
+            self.pool.connections[source].resubscribe(stream)
+        elif step is Step.REPLACE:
+            self.pool.replace_connection(source, "mute although its symbols trade")
+
+    def healed(self, symbol: str) -> None:
+        """A stream that was mute has delivered again."""
+        step = self.ladder.spoke(symbol)
+        if step is not None:
+            logger.info("%s speaks again; what helped: %s", symbol, step)
 
     # --- Reading back -----------------------------------------------------------------------------------------------
 

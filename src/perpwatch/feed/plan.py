@@ -23,6 +23,8 @@ from perpwatch.model import Kind, Stream, Timeframe, stream_of_candles
 
 #: Messages a second that the whole-market ticker brings (about one frame every two seconds).
 TICKERS_RATE = 0.5
+#: Messages a second of the stream that announces new and changed contracts.
+CONTRACTS_RATE = 0.05
 #: Pushes a second of one symbol never exceed this: the exchange merges what happens at once.
 MAX_SYMBOL_RATE = 4.0
 #: Quote coin that one message stands for: the mean size of a batch of trades, for want of a measurement.
@@ -88,6 +90,8 @@ def expected_rate(stream: Stream, turnover_24h: float) -> float:
     """Messages a second to expect, until measured, for a symbol with this daily turnover (quote coin)."""
     if stream.kind is Kind.TICKERS:
         return TICKERS_RATE
+    if stream.kind is Kind.CONTRACTS:
+        return CONTRACTS_RATE
     return min(MAX_SYMBOL_RATE, 0.001 + turnover_24h / 86_400 / TURNOVER_PER_MESSAGE)
 
 
@@ -124,6 +128,9 @@ def serve(turnover_24h: Mapping[str, float], wishes: Sequence[Wish], capacity: i
                 stream = Stream(Kind.TRADES, symbol)
                 rates[stream] = expected_rate(stream, turnover_24h[symbol])
             ways[wish.name] = _counted(**{Way.STREAMED: len(trades), Way.UNSERVED: count - len(trades)})
+    # Listings are also found by reading the list now and then, so their stream takes only a place that nobody wants.
+    if len(rates) < capacity and symbols:
+        rates[Stream(Kind.CONTRACTS)] = CONTRACTS_RATE
     wants_trades = any(wish.kind is Kind.TRADES for wish in wishes)
     return Service(rates, ways, polled, tuple(symbols[len(trades) :]) if wants_trades else ())
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from perpwatch.errors import ConnectionFailed
 from perpwatch.exchanges.adapter import Adapter, Limits
@@ -14,7 +16,7 @@ from perpwatch.feed.connection import Clock, Connection, Retries, Sink, State
 from perpwatch.feed.plan import Action, Connected, plan
 from perpwatch.feed.ports import Dial
 from perpwatch.feed.session import WINDOW
-from perpwatch.model import Batch, Stream, StreamUp
+from perpwatch.model import Batch, Event, Kind, Stream, StreamUp, Trade, Trades
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,22 @@ LOOK_EVERY_S = 1.0
 LEAST_LIMIT = 10
 #: Refused dials in a row, while other connections are open, that make a limit of connections.
 REFUSED_DIALS_MAKE_LIMIT = 3
+
+
+#: Trades that were under way on the old connection may still arrive this long after a move.
+OVERLAP_S = 10.0
+#: Without a free place, a connection is renewed so many seconds into a minute: what it misses is in the next pushes.
+RENEW_AT_SECOND = 5
+#: Connections of one age are renewed up to this share of the lifetime earlier, so that they do not all go at once.
+LIFETIME_SPREAD = 0.2
+
+
+@dataclass(slots=True)
+class _Overlap:
+    """The trades of one symbol while two connections deliver them."""
+
+    until_s: float | None = None  # None while the move is under way
+    seen: set[object] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +101,10 @@ class Pool:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._moving: dict[Stream, tuple[str, str]] = {}  # stream -> (old, new) until the new one is confirmed
+        self._overlaps: dict[str, _Overlap] = {}
+        self._lifetimes: dict[str, float] = {}  # seconds after which each connection is renewed
+        self.renewed = 0  # connections that were replaced before their time ended
+        self.duplicate_trades = 0
         self._looked_at: dict[str, int] = {}  # sessions of each connection whose end has been looked at
         self._cut_counts: dict[str, int] = {}  # streams that a connection had when it was cut in the midst of asking
         self.on_limit: Callable[[], None] = lambda: None  # called when a limit was met and lowered
@@ -103,6 +125,7 @@ class Pool:
                 while True:
                     await asyncio.sleep(LOOK_EVERY_S)
                     self._learn()
+                    self._renew_the_old()
         finally:
             self._group = None
             self._tasks.clear()
@@ -154,9 +177,14 @@ class Pool:
             if new is None:
                 self._finish_move(stream)
         elif new is not None and connection.session is not None and stream in connection.session.confirmed:
-            self._moving[stream] = source, new
+            self._begin_move(stream, source, new)
         else:
             connection.unsubscribe([stream])
+
+    def _begin_move(self, stream: Stream, old: str, new: str) -> None:
+        self._moving[stream] = old, new
+        if stream.kind is Kind.TRADES:
+            self._overlaps[stream.symbol] = _Overlap()
 
     def _redirect(self, stream: Stream, new: str) -> None:
         if stream in self._moving:
@@ -168,6 +196,8 @@ class Pool:
 
     def _finish_move(self, stream: Stream) -> None:
         old, _ = self._moving.pop(stream)
+        if stream.symbol in self._overlaps and stream.kind is Kind.TRADES:
+            self._overlaps[stream.symbol].until_s = self._clock.monotonic() + OVERLAP_S
         if old in self.connections:
             self.connections[old].unsubscribe([stream])
             self._close_if_empty(old)
@@ -194,6 +224,7 @@ class Pool:
             del self.connections[source]
             self._looked_at.pop(source, None)
             self._cut_counts.pop(source, None)
+            self._lifetimes.pop(source, None)
             self._tasks.pop(source).cancel()
 
     async def _deliver(self, batch: Batch) -> None:
@@ -201,7 +232,89 @@ class Pool:
             for event in batch.events:
                 if isinstance(event, StreamUp) and self._moving.get(event.stream, ("", ""))[1] == batch.source:
                     self._finish_move(event.stream)
+        if self._overlaps:
+            batch = replace(batch, events=self._without_duplicates(batch.events))
         await self._sink(batch)
+
+    def _without_duplicates(self, events: Sequence[Event]) -> list[Event]:
+        """Drop trades that the other connection of a move has delivered already."""
+        now_s = self._clock.monotonic()
+        for symbol in [symbol for symbol, one in self._overlaps.items() if one.until_s and one.until_s < now_s]:
+            del self._overlaps[symbol]
+        kept: list[Event] = []
+        for event in events:
+            if isinstance(event, Trades) and event.symbol in self._overlaps:
+                seen = self._overlaps[event.symbol].seen
+                new = [trade for trade in event.trades if _key(trade) not in seen]
+                seen.update(_key(trade) for trade in new)
+                self.duplicate_trades += len(event.trades) - len(new)
+                if new:
+                    kept.append(event if len(new) == len(event.trades) else replace(event, trades=new))
+            else:
+                kept.append(event)
+        return kept
+
+    # --- Renewal ----------------------------------------------------------------------------------------------------
+
+    def _renew_the_old(self) -> None:
+        """Replace the oldest connection whose time is about to end, one at a time."""
+        if self._moving:
+            return
+        now_s = self._clock.monotonic()
+        for connection in self.connections.values():
+            if connection.state is State.OPEN and connection.opened_s is not None:
+                lifetime_s = self._lifetimes.setdefault(
+                    connection.source,
+                    self._limits.connection_lifetime_s * (1.0 - LIFETIME_SPREAD * self._jitter()),
+                )
+                if now_s - connection.opened_s >= lifetime_s:
+                    self._renew(connection)
+                    return
+
+    def _renew(self, connection: Connection) -> None:
+        """Make before break where there is a place for one more connection."""
+        if len(self.connections) < self.max_connections:
+            self.renewed += 1
+            logger.info("%s: its time ends; another connection takes over", connection.source)
+            self._hand_over(connection)
+        elif 0 <= self._clock.time_ns() // 1_000_000_000 % 60 - RENEW_AT_SECOND < 5:
+            self.renewed += 1
+            self._lifetimes.pop(connection.source, None)
+            connection.restart("renewed before its time ended")
+
+    def _hand_over(self, old: Connection) -> None:
+        number = 1
+        while f"ws-{number}" in self.connections:
+            number += 1
+        new = f"ws-{number}"
+        self._open(new)
+        streams = tuple(old.wanted)
+        for stream in streams:
+            if old.session is not None and stream in old.session.confirmed:
+                self._begin_move(stream, old.source, new)
+            else:
+                old.unsubscribe([stream])
+        self.connections[new].subscribe(streams)
+
+    def replace_connection(self, source: str, reason: str) -> None:
+        """Give up the present socket of a connection and dial anew; its neighbours are not touched."""
+        if source in self.connections:
+            self.connections[source].restart(reason)
+
+    def move(self, stream: Stream) -> bool:
+        """Move a stream to another connection with room; False when there is none."""
+        old = next((one for one in self.connections.values() if stream in one.wanted), None)
+        others = [
+            one
+            for one in self.connections.values()
+            if one is not old and one.state is State.OPEN and len(one.wanted) < self.per_connection
+        ]
+        if old is None or not others or stream in self._moving:
+            return False
+        new = min(others, key=lambda one: (len(one.wanted), one.source))
+        old.unsubscribe([stream])
+        new.subscribe([stream])
+        return True
 
     # --- Limits that nobody told us ---------------------------------------------------------------------------------
 
@@ -296,3 +409,10 @@ class Pool:
             retry_in_s=max(0.0, connection.retry_at_s - now_s) if connection.retry_at_s is not None else None,
             expected_rate=sum(self.rates.get(stream, 0.0) for stream in connection.wanted),
         )
+
+
+def _key(trade: Trade) -> object:
+    """What makes a trade itself: its id, or everything about it where the exchange gives none."""
+    if trade.trade_id is not None:
+        return trade.trade_id
+    return trade.event_time_ms, trade.price, trade.contracts, trade.side

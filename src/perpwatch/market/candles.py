@@ -190,6 +190,7 @@ class Series:
     wake_amount: float = _ALWAYS  # pushes whose amount is lower need no look by a detector
     source: str = ""
     good_since_ms: int = _DOWN
+    is_broken: bool = False  # found mute by the referee, and not heard since
     next_minute_ms: int = 0  # the oldest minute that is not closed; 0 before the stream is up
     watched_since_ms: int = 0  # the minute in which its stream first came up: what is older is history, not repair
     settling: list[tuple[RunningCandle, int]] = field(default_factory=list)  # ended, not closed; with last push time
@@ -220,12 +221,13 @@ class Outcome:
 
     ``closed`` holds Min1 candles and, behind the minute that completes them, the longer ones; a candle may come a
     second time as a correction. ``lost`` are minutes that are missing or were retracted. ``broken`` are symbols whose
-    candle stream is silent although they trade.
+    candle stream is silent although they trade, ``healed`` those of them that speak again.
     """
 
     closed: list[Candle] = field(default_factory=list)
     lost: list[Span] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    healed: list[str] = field(default_factory=list)
 
 
 class CandleBook:
@@ -295,6 +297,9 @@ class CandleBook:
             return None
         if not series.is_up:
             series.good_since_ms = event_time_ms  # a topic that was silently broken speaks again
+        if series.is_broken:
+            series.is_broken = False
+            outcome.healed.append(candle.symbol)
         newest_s = series.running_open_s or (series.settling[-1][0].open_time_s if series.settling else 0)
         if candle.open_time_s < newest_s or open_time_ms < series.next_minute_ms:
             self._late(series, candle, event_time_ms, outcome)
@@ -436,6 +441,7 @@ class CandleBook:
                 referee.acquit(symbol)
                 silent_since_ms = max(series.last_push_ms, series.good_since_ms)
                 self._taint(series, silent_since_ms, None, outcome)
+                series.is_broken = True
                 outcome.broken.append(symbol)
 
     def _close(self, series: Series, until_ms: int, outcome: Outcome) -> None:
