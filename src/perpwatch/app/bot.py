@@ -287,7 +287,6 @@ class Bot:
         """What fails without a word: a ticker topic that died on a living connection, a history that was given up."""
         heard_ms = self.engine.referee.as_of_ms
         if heard_ms and self.engine.now_ms - heard_ms > LOOK_AGAIN_S * 1_000:
-            logger.warning("the whole-market ticker is silent: subscribing again")
             self.feed.heal(Stream(Kind.TICKERS))
         start_ms, end_ms = self.engine.history_window_ms(self.config.rest.history_minutes)
         for symbol in [symbol for symbol in self.feed.given_up if symbol not in self.engine.warm]:

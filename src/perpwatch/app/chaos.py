@@ -41,9 +41,11 @@ FAULTY_MINUTES = 15
 MENDING_MINUTES = 10
 #: What can happen once; the frequent ones stand here twice.
 _EVENT_KINDS: tuple[EventKind, ...] = (
-    *("drop", "drop_abrupt", "half_open", "silence", "silence", "exchange_down"),
+    *("drop", "drop_abrupt", "half_open", "silence", "silence", "exchange_down", "hang_up"),
     *("rest_510", "rest_html", "rest_timeout", "listing", "delisting", "contract_size"),
 )
+#: Dials of one connection to a server that hangs up on each: while the back-off is young, and when it has grown.
+DIALS_AT_FIRST, DIALS_PER_MINUTE = 10, 6
 #: What may still be on its way when a trial ends: a minute that has just closed, and its reading back.
 UNSETTLED_MS = 20_000
 
@@ -242,6 +244,7 @@ def _judge(trial: Trial, exchange: SimulatedExchange, bot: Bot, witness: _Witnes
         for open_time_ms in range(series.watched_since_ms, end_ms // MINUTE_MS * MINUTE_MS, MINUTE_MS):
             _judge_minute(verdict, bot, witness, symbol, open_time_ms, truth)
     _check_limits(verdict, exchange, bot.config)
+    _check_dials(verdict, exchange, trial.faults, bot)
     _check_bounds(verdict, bot)
     return verdict
 
@@ -296,6 +299,19 @@ def _check_limits(verdict: Verdict, exchange: SimulatedExchange, config: Config)
     ):
         if value > limit:
             verdict.violations.append(f"{value} {name}, {limit:g} are allowed")
+
+
+def _check_dials(verdict: Verdict, exchange: SimulatedExchange, faults: Faults, bot: Bot) -> None:
+    """A server that accepts and hangs up must meet growing patience, not a storm."""
+    for event in faults.events:
+        if event.kind == "hang_up":
+            end_ms = event.at_ms + event.duration_ms
+            dials = sum(event.at_ms <= at_ms < end_ms for at_ms in exchange.counters.dial_times_ms)
+            allowed = DIALS_AT_FIRST + event.duration_ms / 60_000 * DIALS_PER_MINUTE
+            if dials > allowed * len(bot.feed.pool.connections):
+                verdict.violations.append(
+                    f"{dials} dials in {event.duration_ms / 1_000:g} s to a server that hangs up on every one"
+                )
 
 
 def _check_bounds(verdict: Verdict, bot: Bot) -> None:

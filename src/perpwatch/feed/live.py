@@ -188,14 +188,21 @@ class LiveFeed:
 
     def heal(self, stream: Stream) -> None:
         """Do something about a stream that is mute although its symbol trades; see :mod:`perpwatch.feed.ladder`."""
-        source = next((one.source for one in self.pool.connections.values() if stream in one.wanted), None)
+        source = next(
+            (
+                one.source
+                for one in self.pool.connections.values()
+                if one.session is not None and stream in one.session.confirmed
+            ),
+            None,
+        )
         if source is None:
-            return
+            return  # its connection is on the way back already
         streams = len(self.pool.connections[source].wanted)
         step = self.ladder.step_for(stream.symbol, source, streams, self.now_ms())
         if step is None:
             return
-        logger.warning("%s trades but %s is silent on %s: %s", stream.symbol, stream, source, step)
+        logger.warning("%s is mute on %s although there is trading: %s", stream, source, step)
         if step is Step.MOVE and not self.pool.move(stream):
             step = Step.RESUBSCRIBE  # nowhere to go
         if step is Step.RESUBSCRIBE:

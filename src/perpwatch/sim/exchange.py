@@ -148,6 +148,7 @@ class Counters:
     connections: int = 0  # accepted
     max_connections: int = 0  # open at once
     refused_dials: int = 0
+    dial_times_ms: list[int] = field(default_factory=list)  # accepted or not
     max_subscriptions: int = 0  # of one connection
     max_commands_per_second: int = 0  # of one connection
     commands: int = 0
@@ -212,6 +213,7 @@ class SimulatedExchange:
         self._events: list[tuple[int, int, FaultEvent]] = []
         self._event_number = 0
         self._down_until_ms = 0.0
+        self._hanging_up_until_ms = 0.0
         self._is_plain = True
         self.set_faults(faults or Faults())
 
@@ -243,6 +245,7 @@ class SimulatedExchange:
         Raises:
             ConnectionFailed: the exchange is down, has too many connections or moved; a closed line has no ``status``.
         """
+        self.counters.dial_times_ms.append(now_ms)
         if now_ms < self._down_until_ms:
             self.counters.refused_dials += 1
             raise ConnectionFailed(url, "connection refused")
@@ -281,6 +284,9 @@ class SimulatedExchange:
         counters.commands += 1
         recent = session.count_command(now_ms)
         counters.max_commands_per_second = max(counters.max_commands_per_second, recent)
+        if now_ms < self._hanging_up_until_ms:
+            self._hang_up(session, "1001")
+            return
         limit = self.faults.max_commands_per_second
         if limit is not None and recent > limit:
             self._refuse(session, self.faults.limit_refusal, COMMANDS_TEXT, now_ms)
@@ -790,6 +796,10 @@ class SimulatedExchange:
                 self._down_until_ms = until_ms
                 for session in list(self.sessions):
                     self._hang_up(session, "abrupt")
+            case "hang_up":
+                self._hanging_up_until_ms = until_ms
+                for session in list(self.sessions):
+                    self._hang_up(session, "1001")
             case "rest_510" | "rest_html" | "rest_timeout":
                 self.rest.storm(event.kind, until_ms)
             case "listing":

@@ -25,6 +25,7 @@ EventKind = Literal[
     "half_open",  # nothing comes any more, not even pongs, and nobody hangs up; target: connection
     "silence",  # data stops while pongs go on; target: connection, symbol or topic
     "exchange_down",  # every line is cut, dials and requests are refused
+    "hang_up",  # connections are accepted, and closed at the first word of the client
     "rest_510",  # every request is answered with code 510
     "rest_html",  # every request is answered with a page instead of JSON
     "rest_timeout",  # no request is answered
