@@ -20,7 +20,11 @@ MAY_IMPORT = {
     "app": {"*"},
     "client": {"*"},
 }
-ONLY_IN = {"picows": ("feed/connection.py",), "aiohttp": ("feed/rest.py", "sim/server.py", "app/")}
+ONLY_IN = {
+    "picows": ("feed/connection.py",),
+    "aiohttp": ("feed/rest.py", "sim/server.py", "app/"),
+    **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
+}
 PURE = ("exchanges/", "feed/session.py", "feed/plan.py", "market/", "detect/", "alert/policy.py")
 IMPURE = {"asyncio", "time", "random"}
 

@@ -1,0 +1,21 @@
+"""What is kept: candles, signals, alerts, the ledger and what the program must remember after a crash."""
+
+from perpwatch.store.database import Database
+from perpwatch.store.maintenance import Retention
+from perpwatch.store.reader import Reader
+from perpwatch.store.records import Alerted, Delivered, LedgerHour, Record, Retracted, State
+from perpwatch.store.writer import Trouble, Writer
+
+__all__ = [
+    "Alerted",
+    "Database",
+    "Delivered",
+    "LedgerHour",
+    "Reader",
+    "Record",
+    "Retention",
+    "Retracted",
+    "State",
+    "Trouble",
+    "Writer",
+]
