@@ -430,6 +430,17 @@ def test_a_quiet_beginning_of_a_repair_behind_a_hole_stands_at_the_next_open() -
     assert [minute[:2] for minute in story.closed()] == [(2, 0.0), (3, 9.0)]
 
 
+def test_a_minute_without_trades_is_known_although_no_price_was_ever_seen() -> None:
+    """A contract that has not traded within its whole history: asking for ever would tell no more."""
+    story = Story()
+    story.up(at(0, 20))
+    story.reach(at(2, 3))
+    assert story.lost() == [0, 1]
+    story.read([], -60, 2, until_ms=at(1, 58))
+    assert story.closed() == []
+    assert [story.ledger.trust(SYMBOL, at(minute)) for minute in range(2)] == [VERIFIED, Trust.UNKNOWN]
+
+
 def test_a_listing_has_no_minutes_before_its_first() -> None:
     assert with_quiet_minutes(CandleHistory(SYMBOL, [from_rest(5, 1)], at(0), at(7)), at(7))[0].open_time_ms == at(5)
 

@@ -565,6 +565,11 @@ class CandleBook:
         if series is None:
             return []
         minutes = with_quiet_minutes(history, until_ms, self._price_before(series, history))
+        # Minutes without trades and without a price to draw them at are known all the same.
+        drawn_from_ms = minutes[0].open_time_ms if minutes else min(history.complete_to_ms, until_ms)
+        first_ms = -(-max(history.complete_from_ms, series.watched_since_ms or _DOWN) // MINUTE_MS) * MINUTE_MS
+        if first_ms < drawn_from_ms:
+            self._ledger.record_range(history.symbol, first_ms, drawn_from_ms, Trust.VERIFIED)
         repairs = bisect.bisect_left(minutes, series.watched_since_ms or _DOWN, key=_open_time)
         if repairs:
             self._file_history(series, minutes[:repairs])
