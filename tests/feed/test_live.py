@@ -91,7 +91,7 @@ def test_sockets_and_history_come_out_of_one_iterator() -> None:
         scene.feed.read(symbol, START_MS - 20 * MINUTE_MS, START_MS - 15 * MINUTE_MS, Priority.HISTORY)
         scene.feed.read("NOPE_USDT", 0, 1, Priority.HISTORY)
         await scene.listen(20)
-        assert len(scene.heard(StreamUp)) == 31
+        assert len(scene.heard(StreamUp)) == 32
         assert scene.heard(CandleUpdate) != []
         assert scene.heard(Tickers) != []
         assert [(one.symbol, one.complete_from_ms, one.complete_to_ms) for one in scene.heard(CandleHistory)] == [

@@ -54,7 +54,7 @@ def streams(count: int) -> dict[Stream, float]:
 
 def test_the_whole_brief_fits_eight_connections_of_95() -> None:
     service = serve(market(750), [parse_wish(name) for name in BRIEF], capacity=8 * 95)
-    assert len(service.rates) == 751
+    assert len(service.rates) == 752  # a candle stream each, the tickers, and in a free place the listings
     assert service.polled == ()
     nothing = dict.fromkeys(Way, 0)
     assert service.ways == {
@@ -66,7 +66,7 @@ def test_the_whole_brief_fits_eight_connections_of_95() -> None:
     }
     placed = apply(make(service.rates, {}, 8, 95), {}, limit=95)
     assert len(placed) == 8
-    assert sum(len(one) for one in placed.values()) == 751
+    assert sum(len(one) for one in placed.values()) == 752
 
 
 def test_what_does_not_fit_is_named_and_is_the_least_traded() -> None:

@@ -1,7 +1,7 @@
 """The contract between the market and whatever finds something unusual in it.
 
 A detector is a synchronous state machine over the candles of many symbols. It is warmed up with history, told each
-candle once when it is final and possibly many times while it runs, and reset when continuity is lost. It reads no clock.
+candle once when it is final and possibly many times while it runs, and reset when continuity is lost. No clock is read.
 """
 
 from __future__ import annotations
