@@ -66,6 +66,7 @@ def limits_of(config: Config) -> Limits:
         max_connections=websocket.max_connections,
         max_subscriptions_per_connection=websocket.max_subscriptions_per_connection,
         ping_interval_s=websocket.ping_interval,
+        connection_lifetime_s=websocket.connection_lifetime,
         commands_per_second=websocket.commands_per_second,
         dials_per_second=websocket.dials_per_second,
         requests_per_second=config.rest.requests_per_second,

@@ -113,6 +113,7 @@ class WebsocketConfig(_Table):
     max_subscriptions_per_connection: Annotated[int, Field(ge=1)] = LIMITS.max_subscriptions_per_connection
     planned_subscriptions_per_connection: Annotated[int, Field(ge=1)] = 95
     ping_interval: Annotated[float, Field(ge=1, le=50)] = LIMITS.ping_interval_s
+    connection_lifetime: Annotated[float, Field(ge=60)] = LIMITS.connection_lifetime_s  # then another takes over
     reconnect_delay: Annotated[float, Field(gt=0, le=60)] = 1.0
     max_reconnect_attempts: Annotated[int, Field(ge=0)] = 0
     commands_per_second: Annotated[float, Field(gt=0)] = LIMITS.commands_per_second
@@ -256,6 +257,17 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         return FileConfig(**(overrides or {}))
     except ValidationError as error:
         raise _explained(error) from error
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with keys such as ``websocket.base_url``."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
 
 
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
