@@ -1,4 +1,8 @@
-"""The command line. Output for machines goes to standard output, everything else to standard error."""
+"""The command line. Output for machines goes to standard output, everything else to standard error.
+
+Exit codes: 0 all went well, also when Ctrl-C ended it; 1 the exchange could not be reached or said no; 2 the settings
+or the command line cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import contextlib
 import csv
 import datetime
 import enum
+import os
 import random
 import signal
 import sys
@@ -18,14 +23,16 @@ import msgspec
 import tomli_w
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from perpwatch.app.bot import Bot, adapter_for, universe_filter
-from perpwatch.app.config import Config, load_config
+from perpwatch.app.config import Config, flat, load_config
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
+from perpwatch.app.log import set_up_logging
 from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
 from perpwatch.app.view import Outlet, SignalFormat
-from perpwatch.errors import ConfigurationError, ExchangeError
+from perpwatch.errors import ApiError, ConfigurationError, ExchangeError
 from perpwatch.exchanges.adapter import Adapter
 from perpwatch.feed.connection import SystemClock, dial_with
 from perpwatch.feed.rest import Priority, RestClient, http_over_network
@@ -34,12 +41,17 @@ from perpwatch.model import Candle, Finality, Timeframe
 from perpwatch.sim.clock import ScaledLoop
 
 app = typer.Typer(
-    help="Watches every perpetual futures contract of an exchange at once, and says which one behaves unusually.",
+    help="Watches every perpetual futures contract of an exchange at once, and says which one behaves unusually.\n\n"
+    "Begin with `perpwatch demo`: it needs no network. Settings come from --config FILE, else from perpwatch.toml in "
+    "this folder, else they are the defaults; each can also be given in the environment "
+    "(PERPWATCH_WEBSOCKET__MAX_CONNECTIONS=5).",
+    epilog="Output for machines goes to standard output, everything else to standard error. "
+    "Exit codes: 0 fine, 1 the exchange could not be reached or said no, 2 wrong settings or usage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+config_app = typer.Typer(help="Check or print the settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
 #: For people. Machines read standard output.
@@ -56,12 +68,26 @@ class Format(enum.StrEnum):
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; perpwatch.toml in this folder when there is one.")
 ]
-DurationOption = Annotated[float | None, typer.Option("--duration", min=0.1, help="Stop after so many seconds.")]
+DurationOption = Annotated[
+    float | None,
+    typer.Option(
+        "--duration", min=0.1, help="Stop after so many real seconds; without it, Ctrl-C stops.", metavar="SECONDS"
+    ),
+]
 PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=20_000, help="Contracts of the built-in exchange.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="The same seed makes the same market.")]
-SpeedOption = Annotated[float, typer.Option("--speed", min=0.1, max=200, help="Market time runs so many times faster.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
-SignalFormatOption = Annotated[SignalFormat, typer.Option("--format", help="How to show signals.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Number of the market; the same number makes the same one.")]
+SpeedOption = Annotated[float, typer.Option("--speed", min=0.1, max=200, help="Market seconds in a real one.")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="table is for people; json, jsonl (one object a line) and csv for machines.")
+]
+SignalFormatOption = Annotated[
+    SignalFormat,
+    typer.Option(
+        "--format",
+        help="auto is a live picture in a terminal and log lines elsewhere; log is always lines; jsonl prints each "
+        "signal as a JSON object on standard output.",
+    ),
+]
 
 
 def main() -> None:
@@ -69,10 +95,10 @@ def main() -> None:
     try:
         app()
     except ConfigurationError as error:
-        console.print(f"[bold red]configuration:[/] {error}", markup=True, soft_wrap=True)
+        console.print(f"[bold red]configuration:[/] {escape(str(error))}", markup=True, soft_wrap=True)
         sys.exit(2)
     except ExchangeError as error:
-        console.print(f"[bold red]exchange:[/] {error}", markup=True, soft_wrap=True)
+        console.print(f"[bold red]exchange:[/] {escape(str(error))}", markup=True, soft_wrap=True)
         sys.exit(1)
 
 
@@ -85,14 +111,20 @@ def run(
     duration: DurationOption = None,
     format: SignalFormatOption = SignalFormat.AUTO,
 ) -> None:
-    """Watch the live exchange, or whatever the configured addresses point to."""
+    """Watch the live exchange, or whatever websocket.base_url and rest.base_url point to.
+
+    An exchange that cannot be reached is tried again and again, and each warning says when the next try is.
+    """
     settings = load_config(config)
     _run(_run_live(settings, duration, format), fast=True)
 
 
 @app.command()
 def signals(config: ConfigOption = None, duration: DurationOption = None) -> None:
-    """Watch, and print nothing but signals, one JSON object a line."""
+    """Watch like `run`, and print every signal as a JSON object on a line of standard output.
+
+    The keys are the fields of perpwatch.model.Signal.
+    """
     settings = load_config(config)
     _run(_run_live(settings, duration, SignalFormat.JSONL), fast=True)
 
@@ -106,7 +138,10 @@ def demo(
     speed: SpeedOption = 1.0,
     format: SignalFormatOption = SignalFormat.AUTO,
 ) -> None:
-    """Watch the built-in exchange over real local sockets; nothing leaves this machine."""
+    """Watch the built-in exchange over real local sockets; nothing leaves this machine.
+
+    Everything but the exchange is what `run` uses. The first large move comes within half a minute of market time.
+    """
     settings = load_config(config)
     _run(_run_demo(settings, duration, DemoOptions(pairs, seed, speed), format), speed=speed)
 
@@ -119,14 +154,25 @@ def sim(
     speed: SpeedOption = 1.0,
     duration: DurationOption = None,
 ) -> None:
-    """Run the built-in exchange alone, for any client that speaks the protocol."""
+    """Run the built-in exchange alone, for any client that speaks the protocol of MEXC Futures.
+
+    Prints its addresses as one JSON object. GET /sim/truth tells the moves that are planted, GET /sim/status what has
+    happened, POST /sim/faults makes things go wrong.
+    """
 
     async def serve() -> None:
-        async with serve_exchange(DemoOptions(pairs, seed, speed, port)) as server:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(serve_exchange(DemoOptions(pairs, seed, speed, port)))
+            except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                raise ConfigurationError("--port", port, f"{reason}; 0 takes a free one") from error
             print(
                 msgspec.json.encode({"websocket": server.websocket_url, "rest": server.rest_url}).decode(), flush=True
             )
-            console.print(f"{pairs} contracts at {server.websocket_url} and {server.rest_url}; Ctrl-C ends it")
+            console.print(
+                f"{pairs} contracts at {server.websocket_url} and {server.rest_url}; Ctrl-C ends it", soft_wrap=True
+            )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if duration is None else duration * speed):
                     await asyncio.get_running_loop().create_future()
@@ -154,8 +200,25 @@ def _run(program: Coroutine[Any, Any, None], *, speed: float = 1.0, fast: bool =
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(guarded())
+    try:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(guarded())
+    except BaseExceptionGroup as group:
+        cause = _expected_cause(group)
+        if cause is None:
+            raise
+        raise cause from group
+
+
+def _expected_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Why tasks that run together ended, when it is nothing but the exchange or a reader who has gone away."""
+    others, causes = group.split((ExchangeError, BrokenPipeError))[::-1]
+    if others is not None:
+        return None
+    cause: BaseException | None = causes
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause
 
 
 async def _run_live(config: Config, duration_s: float | None, form: SignalFormat) -> None:
@@ -168,11 +231,12 @@ async def _run_live(config: Config, duration_s: float | None, form: SignalFormat
 
 
 async def _run_demo(config: Config, duration_s: float | None, options: DemoOptions, form: SignalFormat) -> None:
-    outlet = Outlet(config, form, console)
+    outlet = Outlet(config, form, console, options.speed)
     async with serve_exchange(options) as server:
-        title = f"built-in exchange at {server.websocket_url}, {options.speed:g} times real time"
+        title = f"built-in exchange at {server.websocket_url}"
+        title += f", {options.speed:g} times real time" if options.speed != 1.0 else ""
         async with demo_bot(config, server, outlet.on_step) as bot:
-            await outlet.show(bot, title, None if duration_s is None else duration_s * options.speed)
+            await outlet.show(bot, title, duration_s)
 
 
 # --- Looking things up ---------------------------------------------------------------------------------------------
@@ -193,8 +257,10 @@ def show_plan(
     match format:
         case Format.TABLE:
             print_plan(report, _stdout())
-        case Format.JSON | Format.JSONL:
+        case Format.JSON:
             _print_json(report)
+        case Format.JSONL:
+            _print_line(report)
         case Format.CSV:
             _print_rows(report.connections, format)
 
@@ -233,10 +299,13 @@ def candles(
 
     async def ask() -> list[Candle]:
         async with _rest(settings) as (rest, adapter):
-            contract = await rest.fetch(adapter.contract(symbol.upper()), Priority.CONTROL)
+            try:
+                contract = await rest.fetch(adapter.contract(symbol.upper()), Priority.CONTROL)
+            except ApiError as error:
+                raise ExchangeError(f"{symbol.upper()}: {error}; `perpwatch symbols` lists what there is") from error
             now_ms = await rest.fetch(adapter.server_time(), Priority.CONTROL)
-            # Minutes without trades may be left out by the exchange, so a little more is asked for than is shown.
-            start_ms = now_ms - 2 * limit * timeframe.milliseconds
+            # All that one request can bring: the exchange may leave out candles without trades.
+            start_ms = max(0, now_ms - adapter.limits.max_candles_per_request * timeframe.milliseconds)
             history = await rest.fetch(adapter.candles(contract, timeframe, start_ms, now_ms), Priority.CONTROL)
             newest = list(history.candles)[-limit:]
             return [_open_if_running(candle, now_ms) for candle in newest]
@@ -252,25 +321,39 @@ def _open_if_running(candle: Candle, now_ms: int) -> Candle:
 @config_app.command("show")
 def config_show(
     config: ConfigOption = None,
-    format: Annotated[Format, typer.Option("--format", help="table is TOML.")] = Format.TABLE,
+    format: Annotated[
+        Format, typer.Option("--format", help="table is TOML; csv has one setting a line, as key and JSON value.")
+    ] = Format.TABLE,
 ) -> None:
-    """Print every setting as it is in force."""
-    values = load_config(config).model_dump(mode="json", exclude_none=True)
-    if format is Format.TABLE:
-        print(tomli_w.dumps(values), end="")
-    else:
-        _print_json(values)
+    """Print every setting as it is in force; as TOML, it is a file that --config takes."""
+    settings = load_config(config)
+    match format:
+        case Format.TABLE:
+            print(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), end="")
+        case Format.JSON:
+            _print_json(settings.model_dump(mode="json"))
+        case Format.JSONL:
+            _print_line(settings.model_dump(mode="json"))
+        case Format.CSV:
+            _print_rows(
+                [
+                    {"key": key, "value": msgspec.json.encode(value).decode()}
+                    for key, value in flat(settings.model_dump(mode="json")).items()
+                ],
+                format,
+            )
 
 
 @config_app.command("check")
 def config_check(config: ConfigOption = None) -> None:
-    """Say whether the settings can be used; exit code 2 when not."""
+    """Say whether the settings can be used; exit code 2, with key, value and what would be right, when not."""
     load_config(config)
     console.print("the configuration is good")
 
 
 @contextlib.asynccontextmanager
 async def _rest(config: Config) -> AsyncIterator[tuple[RestClient, Adapter]]:
+    set_up_logging(config.logging)
     adapter = adapter_for(config)
     async with http_over_network(proxy=config.network.proxy) as get:
         yield RestClient(adapter.rest_url, get, SystemClock(), adapter.limits.requests_per_second), adapter
@@ -297,6 +380,10 @@ def _print_json(value: Any) -> None:
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
+def _print_line(value: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+
+
 def _print_rows(rows: Sequence[Any], format: Format, columns: Sequence[str] | None = None) -> None:
     """Print rows in one of the formats; a table shows ``columns`` only, machines get everything."""
     mappings: list[dict[str, Any]] = [msgspec.to_builtins(row) for row in rows]
@@ -305,11 +392,15 @@ def _print_rows(rows: Sequence[Any], format: Format, columns: Sequence[str] | No
             _print_json(mappings)
         case Format.JSONL:
             for row in mappings:
-                sys.stdout.buffer.write(msgspec.json.encode(row) + b"\n")
+                _print_line(row)
         case Format.CSV:
-            writer = csv.DictWriter(sys.stdout, list(mappings[0]) if mappings else list(columns or ()))
+            names = list(mappings[0]) if mappings else list(columns or ())
+            writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(mappings)
+            for row in mappings:
+                writer.writerow(
+                    {name: " ".join(value) if isinstance(value, list) else value for name, value in row.items()}
+                )
         case Format.TABLE:
             table = Table(box=None, header_style="bold")
             shown = columns or list(mappings[0] if mappings else ())

@@ -6,15 +6,15 @@ Everything here goes to standard error; standard output belongs to machines.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import enum
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -26,17 +26,22 @@ from perpwatch.app.engine import Step
 from perpwatch.app.log import set_up_logging
 from perpwatch.feed.connection import State
 from perpwatch.feed.pool import ConnectionStatus
-from perpwatch.model import Batch, Direction, Level, Signal
+from perpwatch.model import MINUTE_MS, Batch, Direction, Level, Signal
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S = 0.5
+REFRESH_S = 0.5  # real seconds
 MOVE_MINUTES = 5
-MOVERS = 12
-SIGNALS = 12
+#: Rows of each kind in a terminal that is high enough, and the least in one that is not.
+MOST_ROWS, LEAST_ROWS = 12, 3
+#: Columns below which there is no room for connections and moves beside each other.
+NARROW = 110
+#: Lines of the picture that are not rows: borders, titles and the header.
+FRAME_LINES = 14
 
 _STATE_STYLE = {State.OPEN: "green", State.DIALLING: "yellow", State.WAITING: "yellow", State.CLOSED: "red"}
 _LEVEL_STYLE = {Level.NOTICE: "", Level.STRONG: "bold yellow", Level.EXTREME: "bold red"}
+SIGNAL_COLUMNS = ("time", "symbol", "candle", "level", "why", "price", "data")
 _ARROW = {Direction.UP: "▲", Direction.DOWN: "▼", Direction.FLAT: "·"}
 
 
@@ -49,12 +54,17 @@ class SignalFormat(enum.StrEnum):
 
 
 class Outlet:
-    """Where a running bot shows what it finds."""
+    """Where a running bot shows what it finds.
 
-    def __init__(self, config: Config, form: SignalFormat, console: Console) -> None:
+    Args:
+        speed: market seconds in a real one. What people see is paced in real seconds.
+    """
+
+    def __init__(self, config: Config, form: SignalFormat, console: Console, speed: float = 1.0) -> None:
         self._config = config
         self._form = form
         self._console = console
+        self._speed = speed
         self._is_live = form is SignalFormat.AUTO and console.is_terminal
         set_up_logging(config.logging, console if self._is_live else None)
 
@@ -66,27 +76,40 @@ class Outlet:
                 logger.info("%s", signal_line(signal))
 
     async def show(self, bot: Bot, title: str, duration_s: float | None) -> None:
-        """Run the bot, with its picture or status lines beside it, until it ends."""
+        """Run the bot, with its picture or status lines beside it, until it ends or for so many real seconds."""
         logger.info("%s", title)
-        beside = (
-            show_live(bot, self._console, title) if self._is_live else log_status(bot, self._config.analysis_interval)
+        running = asyncio.create_task(bot.run())
+        beside = asyncio.create_task(
+            show_live(bot, self._console, title, REFRESH_S * self._speed)
+            if self._is_live
+            else log_status(bot, self._config.analysis_interval * self._speed)
         )
-        task = asyncio.create_task(beside)
         try:
-            await bot.run(duration_s)
+            await asyncio.wait(
+                [running, beside], timeout=duration_s and duration_s * self._speed, return_when="FIRST_COMPLETED"
+            )
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        logger.info("%s", bot.status_line())
+            last = bot.status_line()  # while the connections are still open
+            bot.stop()
+            await _end(beside)
+            await _end(running)
+            logger.info("%s", last)
 
 
-async def show_live(bot: Bot, console: Console, title: str) -> None:
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel, wait until everything is freed, and pass on what went wrong before."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+async def show_live(bot: Bot, console: Console, title: str, every_s: float = REFRESH_S) -> None:
     """Redraw the picture until cancelled."""
     with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
         while True:
-            live.update(picture(bot, title), refresh=True)
-            await asyncio.sleep(REFRESH_S)
+            live.update(picture(bot, title, console.width, console.height), refresh=True)
+            await asyncio.sleep(every_s)
 
 
 async def log_status(bot: Bot, interval_s: float) -> None:
@@ -103,47 +126,59 @@ def signal_line(signal: Signal) -> str:
     texts = ", ".join(reason.text for reason in signal.reasons if reason.text)
     return (
         f"{time:%H:%M:%S} {_ARROW[signal.direction]} {signal.symbol} {candle} {signal.level}: {texts}; "
-        f"price {signal.price:g} ({signal.trust})"
+        f"price {signal.price:.10g} ({signal.trust})"
     )
 
 
 # --- The picture ---------------------------------------------------------------------------------------------------
 
 
-def picture(bot: Bot, title: str) -> RenderableType:
+def picture(bot: Bot, title: str, width: int = 160, height: int = 50) -> RenderableType:
+    """The whole watch at one moment, for a terminal of this size; signals are what a small one keeps."""
+    status = bot.feed.pool.status()
+    room = height - FRAME_LINES
+    if width < NARROW:
+        return Group(_header(bot, title, status, is_narrow=True), _signals(bot.signals, _rows(room), is_narrow=True))
+    beside = max(len(status) + bool(bot.feed.service.polled), LEAST_ROWS)
+    movers = _rows(max(beside, room // 2))
     upper = Table.grid(expand=True, padding=(0, 1))
     upper.add_column(ratio=3)
     upper.add_column(ratio=2)
-    upper.add_row(_connections(bot), _movers(bot))
-    return Group(_header(bot, title), upper, _signals(bot.signals))
+    upper.add_row(_connections(bot, status), _movers(bot, movers))
+    signals = _signals(bot.signals, _rows(room - max(beside, movers)), is_narrow=False)
+    return Group(_header(bot, title, status, is_narrow=False), signals, upper)
 
 
-def _header(bot: Bot, title: str) -> RenderableType:
+def _rows(room: int) -> int:
+    return min(max(room, LEAST_ROWS), MOST_ROWS)
+
+
+def _header(bot: Bot, title: str, status: Sequence[ConnectionStatus], *, is_narrow: bool) -> RenderableType:
     progress, rest = bot.progress, bot.feed.rest
-    market_time = datetime.datetime.fromtimestamp(bot.engine.now_ms / 1_000, datetime.UTC)
-    grid = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        grid.add_column()
-    grid.add_row(
-        Text("market time", "dim"),
-        f"{market_time:%Y-%m-%d %H:%M:%S} UTC",
-        Text("history", "dim"),
-        _bar(progress.warm, progress.watched),
-    )
-    grid.add_row(
-        Text("contracts", "dim"),
-        f"{progress.watched} watched of {progress.contracts} listed",
-        Text("streams up", "dim"),
-        _bar(sum(series.is_up for series in bot.engine.book.series.values()), progress.watched),
-    )
+    now = f"{datetime.datetime.fromtimestamp(bot.engine.now_ms / 1_000, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
     missing = len(bot.engine.repairs)
-    grid.add_row(
-        Text("REST", "dim"),
-        f"{rest.counters.requests} calls, {rest.rate:.1f}/s, {rest.counters.rate_limited} refused as too many",
-        Text("to read back", "dim"),
-        Text(f"{missing} symbols" if missing else "nothing", "yellow" if missing else "green"),
-    )
-    return Panel(grid, title=f"[bold]perpwatch[/] · {title}", title_align="left", border_style="blue")
+    facts: list[tuple[str, RenderableType]] = [
+        ("market time", now if bot.engine.now_ms else "not known yet"),
+        ("history", _bar(progress.warm, progress.watched)),
+        ("contracts", f"{progress.watched} watched of {progress.contracts} listed"),
+        ("streams up", _bar(sum(series.is_up for series in bot.engine.book.series.values()), progress.watched)),
+        (
+            "REST",
+            f"{rest.counters.requests} calls, {rest.rate:.1f}/s, {rest.counters.rate_limited} refused as too many",
+        ),
+        ("to read back", Text(f"{missing} symbols" if missing else "nothing", "yellow" if missing else "green")),
+    ]
+    if is_narrow:
+        is_open = sum(one.state is State.OPEN for one in status)
+        facts.append(("connections", f"{is_open} of {len(status)} open"))
+    pairs = 1 if is_narrow else 2
+    grid = Table.grid(padding=(0, 2))
+    for start in range(0, len(facts), pairs):
+        cells: list[RenderableType] = []
+        for name, value in facts[start : start + pairs]:
+            cells += [Text(name, "dim"), value]
+        grid.add_row(*cells)
+    return Panel(grid, title=f"[bold]perpwatch[/] · {escape(title)}", title_align="left", border_style="blue")
 
 
 def _bar(done: int, total: int) -> RenderableType:
@@ -152,9 +187,9 @@ def _bar(done: int, total: int) -> RenderableType:
     return grid
 
 
-def _connections(bot: Bot) -> RenderableType:
+def _connections(bot: Bot, status: Iterable[ConnectionStatus]) -> RenderableType:
     table = _table("connections", ("", "state", "streams", "data frames", "bad", "back", "last data", "last error"))
-    for one in bot.feed.pool.status():
+    for one in status:
         table.add_row(
             one.source,
             Text(one.state.value, _STATE_STYLE[one.state]),
@@ -182,8 +217,9 @@ def _trouble(one: ConnectionStatus) -> Text:
 def movers(bot: Bot) -> list[tuple[str, float, float]]:
     """Symbols by how far they moved in the last minutes: (symbol, fraction moved, turnover meanwhile)."""
     moves = []
+    since_ms = bot.engine.now_ms - (MOVE_MINUTES + 1) * MINUTE_MS  # that many closed minutes, besides the running one
     for symbol, series in bot.engine.book.series.items():
-        minutes = series.minutes[-MOVE_MINUTES:]
+        minutes = [minute for minute in series.minutes[-MOVE_MINUTES:] if minute.open_time_ms > since_ms]
         if not minutes or not minutes[0].open:
             continue
         running = series.running
@@ -193,38 +229,42 @@ def movers(bot: Bot) -> list[tuple[str, float, float]]:
             turnover += series.contract.turnover(running.contracts, running.amount)
         moves.append((symbol, close / minutes[0].open - 1.0, turnover))
     moves.sort(key=lambda move: (-abs(move[1]), move[0]))
-    return moves[:MOVERS]
+    return moves
 
 
-def _movers(bot: Bot) -> RenderableType:
+def _movers(bot: Bot, rows: int) -> RenderableType:
     table = _table(f"moved most in {MOVE_MINUTES} min", ("", "move", "turnover"))
-    for symbol, move, turnover in movers(bot):
+    for symbol, move, turnover in movers(bot)[:rows]:
         table.add_row(symbol, Text(f"{move:+.2%}", "green" if move > 0 else "red"), f"{turnover:,.0f}")
     return Panel(table, border_style="dim")
 
 
-def _signals(signals: Iterable[Signal]) -> RenderableType:
-    table = _table("signals", ("time", "symbol", "candle", "level", "why", "price", "data"))
-    newest = list(signals)[-SIGNALS:]
+def _signals(signals: Iterable[Signal], rows: int, *, is_narrow: bool) -> RenderableType:
+    columns = ("time", "symbol", "candle", "why") if is_narrow else SIGNAL_COLUMNS
+    table = _table("signals", columns)
+    newest = list(signals)[-rows:]
     for signal in reversed(newest):
         time = datetime.datetime.fromtimestamp(signal.event_time_ms / 1_000, datetime.UTC)
         colour = {Direction.UP: "green", Direction.DOWN: "red", Direction.FLAT: ""}[signal.direction]
-        table.add_row(
-            f"{time:%H:%M:%S}",
-            Text(f"{_ARROW[signal.direction]} {signal.symbol}", colour),
-            f"{signal.timeframe}{' running' if signal.is_running else ''}",
-            Text(signal.level.value, _LEVEL_STYLE[signal.level]),
-            ", ".join(reason.text for reason in signal.reasons if reason.text),
-            f"{signal.price:g}",
-            signal.trust.value,
-        )
+        cells: dict[str, RenderableType] = {
+            "time": f"{time:%H:%M:%S}",
+            "symbol": Text(f"{_ARROW[signal.direction]} {signal.symbol}", colour),
+            "candle": f"{signal.timeframe}{' running' if signal.is_running and not is_narrow else ''}",
+            "level": Text(signal.level.value, _LEVEL_STYLE[signal.level]),
+            "why": ", ".join(reason.text for reason in signal.reasons if reason.text),
+            "price": f"{signal.price:.10g}",
+            "data": signal.trust.value,
+        }
+        table.add_row(*(cells[column] for column in columns))
     if not newest:
-        table.add_row("", Text("none yet", "dim"), "", "", "", "", "")
+        table.add_row("", Text("none yet", "dim"))
     return Panel(table, border_style="dim")
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:
+    """A table whose last words give way first when there is no room."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, expand=True, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=True, header_style="dim")
+        ratio = 1 if column in ("why", "last error", "turnover") else None
+        table.add_column(column, no_wrap=True, header_style="dim", ratio=ratio)
     return table
