@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,15 +184,11 @@ class Bot:
             if unlisted:
                 logger.warning("the exchange does not list %s", ", ".join(unlisted))
             self.on_ready()
-            beside = [
-                asyncio.create_task(runner) for runner in (self._repair(), self._audit(), self._follow_listings())
-            ]
-            try:
-                async for batch in self.feed:
-                    self._take(batch)
-            finally:
-                for task in beside:
-                    task.cancel()
+            await _first_of(self._digest(), self._repair(), self._audit(), self._follow_listings())
+
+    async def _digest(self) -> None:
+        async for batch in self.feed:
+            self._take(batch)
 
     def _take(self, batch: Batch) -> None:
         step = self.engine.take(batch)
@@ -354,6 +350,19 @@ class Bot:
             self.feed.read(symbol, start_ms, end_ms, Priority.HISTORY)
         self.progress.watched = len(contracts)
         return [symbol for symbol in symbols if symbol not in self._contracts]
+
+
+async def _first_of(*runners: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, then end the others; an error of any of them is raised."""
+    tasks = [asyncio.create_task(runner) for runner in runners]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class AsyncMexcAnalysisBot:

@@ -30,6 +30,9 @@ from perpwatch.model import (
     Timeframe,
 )
 
+#: How often the minutes of streams that are down are looked at, in the exchange's time.
+LOOK_AT_THE_DOWN_EVERY_MS = 5_000
+
 
 @dataclass(slots=True)
 class Step:
@@ -62,6 +65,7 @@ class Engine:
         self.tickers: dict[str, Ticker] = {}
         self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
         self.signals = 0
+        self._next_look_ms = 0
         self.now_ms = 0  # the exchange's time, as far as any source has proven it
 
     # --- Who is watched ---------------------------------------------------------------------------------------------
@@ -96,6 +100,9 @@ class Engine:
         if batch.watermark_ms:
             self.now_ms = max(self.now_ms, batch.watermark_ms)
             self.book.advance(batch.source, batch.watermark_ms, outcome)
+            if self.now_ms >= self._next_look_ms:
+                self._next_look_ms = self.now_ms + LOOK_AT_THE_DOWN_EVERY_MS
+                self.book.close_the_down(self.now_ms, outcome)
         if outcome.closed or outcome.lost:
             self._digest(outcome, batch, step)
         self.signals += len(step.signals)

@@ -225,6 +225,7 @@ class Connection:
         source: its name in batches, logs and metrics.
         jitter: random numbers in [0, 1) for the back-off.
         retries: how patient to be.
+        exchange_now_ms: the exchange's time, 0 while nobody knows it.
         dials: the budget of dials that the whole process shares.
     """
 
@@ -240,6 +241,7 @@ class Connection:
         jitter: Callable[[], float],
         sink: Sink,
         retries: Retries,
+        exchange_now_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self.source = source
         self.url = url
@@ -266,6 +268,7 @@ class Connection:
         self._jitter = jitter
         self._sink = sink
         self._retries = retries
+        self._exchange_now_ms = exchange_now_ms
         self._poke = asyncio.Event()
         self._restart: ConnectionLost | None = None
         self._delivered_ms = 0  # exchange time up to which the sink has taken what this session read
@@ -355,7 +358,9 @@ class Connection:
         self.opened_s = now_s = self._clock.monotonic()
         self.state = State.OPEN
         self._restart, self._delivered_ms = None, 0
-        self.session = Session(self._adapter, self._limits, self.source, now_s, bad_frames=self.bad_frames)
+        self.session = Session(
+            self._adapter, self._limits, self.source, now_s, self._exchange_now_ms(), bad_frames=self.bad_frames
+        )
         self.session.subscribe(self.wanted)
         reason = "closed by us"
         try:

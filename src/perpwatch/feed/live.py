@@ -85,6 +85,7 @@ class LiveFeed:
             jitter,
             self._deliver,
             settings.retries,
+            lambda: self.now_ms() if self.exchange_clock.is_set else 0,
         )
         self.pool.on_limit = self._serve
         self.ladder = Ladder()

@@ -28,6 +28,8 @@ LEAST_LIMIT = 10
 REFUSED_DIALS_MAKE_LIMIT = 3
 
 
+#: A limit that was met is tried again after this time: it may have been a mood.
+FORGIVE_AFTER_S = 3_600.0
 #: Trades that were under way on the old connection may still arrive this long after a move.
 OVERLAP_S = 10.0
 #: Without a free place, a connection is renewed so many seconds into a minute: what it misses is in the next pushes.
@@ -83,9 +85,12 @@ class Pool:
         jitter: Callable[[], float],
         sink: Sink,
         retries: Retries,
+        exchange_now_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self.per_connection = min(per_connection, limits.max_subscriptions_per_connection)
         self.max_connections = limits.max_connections
+        self.configured = (self.per_connection, self.max_connections)
+        self._limited_s: float | None = None  # when a limit was last lowered
         self.connections: dict[str, Connection] = {}
         self.rates: dict[Stream, float] = {}
         self.refused: dict[Stream, str] = {}  # streams the exchange does not give, with its reason
@@ -97,6 +102,7 @@ class Pool:
         self._jitter = jitter
         self._sink = sink
         self._retries = retries
+        self._exchange_now_ms = exchange_now_ms
         self._dials = Budget(limits.dials_per_second, burst=2.0)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -126,6 +132,7 @@ class Pool:
                     await asyncio.sleep(LOOK_EVERY_S)
                     self._learn()
                     self._renew_the_old()
+                    self._forgive()
         finally:
             self._group = None
             self._tasks.clear()
@@ -215,6 +222,7 @@ class Pool:
             self._jitter,
             self._deliver,
             self._retries,
+            self._exchange_now_ms,
         )
         self._tasks[source] = self._group.create_task(connection.run(), name=source)
 
@@ -346,9 +354,19 @@ class Pool:
                 "the exchange takes %d subscriptions on a connection, not %d: planning anew", limit, self.per_connection
             )
             self.per_connection = limit
+            self._limited_s = self._clock.monotonic()
             self.on_limit()
             changed = True
         if changed:
+            self._replan()
+
+    def _forgive(self) -> None:
+        """Go back to the configured limits an hour after one was met; if it still stands it is met once more."""
+        if self._limited_s is not None and self._clock.monotonic() - self._limited_s >= FORGIVE_AFTER_S:
+            self._limited_s = None
+            self.per_connection, self.max_connections = self.configured
+            logger.info("trying the configured limits again: %d subscriptions on %d connections", *self.configured)
+            self.on_limit()
             self._replan()
 
     def _limit_by_cut(self, connection: Connection) -> int:
@@ -379,6 +397,7 @@ class Pool:
             ):
                 logger.warning("the exchange allows %d connections, not %d", open_now, self.max_connections)
                 self.max_connections = open_now
+                self._limited_s = self._clock.monotonic()
                 self.on_limit()
                 self._replan()
                 return

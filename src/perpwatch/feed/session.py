@@ -36,6 +36,8 @@ WINDOW = 8
 MAX_TRIES = 3
 #: A frame whose exchange time runs ahead of what the connection's own frames and our monotonic clock allow is absurd.
 MAX_AHEAD_MS = 60_000
+#: The same for the first frame, against the time that other connections have told: wide, because clocks are set.
+MAX_FIRST_AHEAD_MS = 3_600_000
 #: Bad frames kept for inspection, per session.
 KEPT_BAD_FRAMES = 20
 
@@ -76,6 +78,7 @@ class Session:
     limits: Limits
     source: str
     opened_s: float
+    opened_ms: int = 0  # the exchange's time at that moment, as others know it; 0 when nobody does
     counters: SessionCounters = field(default_factory=SessionCounters)
     bad_frames: deque[ProtocolError] = field(default_factory=lambda: deque(maxlen=KEPT_BAD_FRAMES))
     confirmed: dict[Stream, None] = field(default_factory=dict)
@@ -163,7 +166,7 @@ class Session:
         decode = self._decode
         watermark_ms = self.watermark_ms
         # One bound per read, not per frame: frames of one read were sent within moments of each other.
-        latest_ms = watermark_ms + MAX_AHEAD_MS + int((now_s - self._watermark_s) * 1_000) if watermark_ms else 1 << 62
+        latest_ms = self._latest_believable_ms(now_s)
         self.counters.frames += len(frames)
         data_frames = 0
         for frame in frames:
@@ -200,6 +203,13 @@ class Session:
         if watermark_ms > self.watermark_ms:
             self.watermark_ms = watermark_ms
             self._watermark_s = now_s
+
+    def _latest_believable_ms(self, now_s: float) -> int:
+        if self.watermark_ms:
+            return self.watermark_ms + MAX_AHEAD_MS + int((now_s - self._watermark_s) * 1_000)
+        if self.opened_ms:
+            return self.opened_ms + MAX_FIRST_AHEAD_MS + int((now_s - self.opened_s) * 1_000)
+        return 1 << 62
 
     def _control(self, message: object, now_s: float, watermark_ms: int, latest_ms: int, events: list[Event]) -> int:
         """React to a frame that carries no data; returns its exchange time, 0 when it has none worth having."""

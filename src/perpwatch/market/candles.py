@@ -44,6 +44,8 @@ from perpwatch.model import (
 SETTLE_MS = 2_000
 #: A push for a minute that is already closed still corrects it within this time.
 CORRECTION_MS = 10_000
+#: A stream that is down is given this much longer than the others before its minute counts as missing.
+DOWN_MS = 3_000
 #: From this age on REST is believed also when it shows less than was pushed.
 REST_WINS_MS = 60_000
 #: A push may name a minute that starts this far ahead of the frame's own time (clocks of two machines of the exchange).
@@ -415,6 +417,13 @@ class CandleBook:
         self._closed_until_ms[source] = until_ms
         for series in self._by_source.get(source, {}).values():
             self._close(series, until_ms, outcome)
+
+    def close_the_down(self, now_ms: int, outcome: Outcome) -> None:
+        """Report the minutes that pass while a stream is down, so that they are read back without waiting for it."""
+        until_ms = (now_ms - SETTLE_MS - DOWN_MS) // MINUTE_MS * MINUTE_MS
+        for series in self.series.values():
+            if not series.is_up:
+                self._close(series, until_ms, outcome)
 
     def hear(self, tickers: Tickers, outcome: Outcome) -> None:
         """Let the referee listen, then settle what waited for its verdict."""
