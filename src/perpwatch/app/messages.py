@@ -14,13 +14,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perpwatch.market.candles import CandleBook
-from perpwatch.model import ANALYSED_TIMEFRAMES, Batch, Candle, CandleUpdate, Ticker, Tickers, Timeframe, Trades
+from perpwatch.market.candles import CandleBook, roll_up
+from perpwatch.model import (
+    ANALYSED_TIMEFRAMES,
+    Batch,
+    Candle,
+    CandleHistory,
+    CandleUpdate,
+    Contract,
+    RunningCandle,
+    Ticker,
+    Tickers,
+    Timeframe,
+    Trades,
+)
 
 logger = logging.getLogger(__name__)
 
-#: Messages that may wait for a slow handler. Beyond it, a newer candle or ticker replaces the waiting one of the same
-#: symbol; trades, which nothing can replace, are dropped oldest first. Both are counted.
+#: Messages that may wait for a slow handler; beyond it the oldest are dropped and counted. Long before, a newer state
+#: of the same candle or ticker takes the place of the waiting one, so that only trades and ended candles pile up.
 MAX_WAITING = 50_000
 
 
@@ -29,7 +41,7 @@ class Message:
     """One thing that happened to one symbol.
 
     ``channel`` is a subscription type: ``ticker``, ``deals``, ``kline_Min1`` and so on. ``data`` has the field names of
-    the exchange: for candles ``t`` (seconds), ``o h l c``, ``v`` and ``q`` (contracts), ``a`` (turnover in the settle
+    the exchange: for candles ``t`` (seconds), ``o h l c``, ``v`` and ``q`` (contracts), ``a`` (turnover in the quote
     coin); for tickers ``lastPrice``, ``volume24``, ``amount24``, ``riseFallRate`` ...; for deals ``deals``, a list of
     mappings with ``p``, ``v`` (contracts), ``T`` (1 buyer is taker, 2 seller) and ``t`` (ms).
     """
@@ -61,13 +73,22 @@ def messages_of(batch: Batch, book: CandleBook, channels: frozenset[str]) -> Ite
                         )
             case Trades() if "deals" in channels:
                 yield Message("deals", event.symbol, _deals(event), event.event_time_ms, batch.received_time_ns)
+            case CandleHistory():
+                yield from _polled_messages(event, batch, book, channels)
 
 
 def _candle_messages(
     event: CandleUpdate, batch: Batch, book: CandleBook, channels: frozenset[str]
 ) -> Iterator[Message]:
     series = book.series.get(event.candle.symbol)
-    if series is None or series.running is None:
+    if series is None:
+        return
+    pushed = event.candle
+    if "kline_Min1" in channels and any(pushed is ended for ended, _ in series.settling):
+        # The minute ended within this batch: this is its last state, and the running candle is that of the next.
+        data = _pushed(pushed, series.contract)
+        yield Message("kline_Min1", pushed.symbol, data, event.event_time_ms, batch.received_time_ns)
+    if series.running is None:
         return
     for timeframe in ANALYSED_TIMEFRAMES:
         channel = f"kline_{timeframe.value}"
@@ -76,6 +97,28 @@ def _candle_messages(
             yield Message(
                 channel, candle.symbol, _candle(candle, timeframe), event.event_time_ms, batch.received_time_ns
             )
+
+
+def _polled_messages(
+    event: CandleHistory, batch: Batch, book: CandleBook, channels: frozenset[str]
+) -> Iterator[Message]:
+    """The running candle and the one before it, of a symbol that is read by REST because it has no stream."""
+    series = book.series.get(event.symbol)
+    if series is None or series.source or not event.candles:
+        return
+    for timeframe in ANALYSED_TIMEFRAMES:
+        channel = f"kline_{timeframe.value}"
+        if channel not in channels:
+            continue
+        length = timeframe.milliseconds
+        newest_ms = event.candles[-1].open_time_ms // length * length
+        for open_time_ms in (newest_ms - length, newest_ms):
+            minutes = [one for one in event.candles if open_time_ms <= one.open_time_ms < open_time_ms + length]
+            if minutes and event.complete_from_ms <= open_time_ms:
+                candle = roll_up(minutes, timeframe)
+                yield Message(
+                    channel, candle.symbol, _candle(candle, timeframe), batch.watermark_ms, batch.received_time_ns
+                )
 
 
 def _candle(candle: Candle, timeframe: Timeframe) -> dict[str, Any]:
@@ -90,6 +133,21 @@ def _candle(candle: Candle, timeframe: Timeframe) -> dict[str, Any]:
         "v": candle.contracts,
         "q": candle.contracts,
         "a": candle.turnover,
+    }
+
+
+def _pushed(candle: RunningCandle, contract: Contract) -> dict[str, Any]:
+    return {
+        "symbol": candle.symbol,
+        "interval": candle.timeframe.value,
+        "t": candle.open_time_s,
+        "o": candle.open,
+        "h": candle.high,
+        "l": candle.low,
+        "c": candle.close,
+        "v": candle.contracts,
+        "q": candle.contracts,
+        "a": contract.turnover(candle.contracts, candle.amount),
     }
 
 
@@ -132,35 +190,36 @@ class Dispatcher:
         self.conflated = 0
         self.dropped = 0
         self._handlers = dict(handlers)
-        self._waiting: dict[object, tuple[Handler, Any]] = {}
-        self._irreplaceable: deque[int] = deque()
+        self._waiting: dict[object, tuple[Handler, Any]] = {}  # oldest first
+        self._calls: deque[tuple[Handler, Any]] = deque()
         self._number = 0
         self._filled = asyncio.Event()
 
     def put(self, message: Message) -> None:
-        """Have a message delivered soon."""
+        """Have a message delivered soon. A candle that has ended is delivered in its last state."""
         handlers = self._handlers
         handler = handlers.get(message.channel) or handlers.get("*")
         if handler is None and message.channel.startswith("kline_"):
             handler = handlers.get("kline_*")
         if handler is None:
             return
+        key: object
         if message.channel == "deals":
-            self.call(handler, message)
+            self._number += 1
+            key = self._number
         else:
-            key = (message.channel, message.symbol)
-            self.conflated += self._waiting.pop(key, None) is not None
-            self._waiting[key] = handler, message
-            self._filled.set()
+            key = message.channel, message.symbol, message.data.get("t")
+        if key in self._waiting:
+            self.conflated += 1  # it keeps its place: whoever changes often would never have its turn otherwise
+        elif len(self._waiting) >= MAX_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+            self.dropped += 1
+        self._waiting[key] = handler, message
+        self._filled.set()
 
     def call(self, handler: Callable[[Any], Any], value: Any) -> None:
-        """Have something delivered that nothing later can replace."""
-        self._number += 1
-        self._irreplaceable.append(self._number)
-        if len(self._irreplaceable) > MAX_WAITING:
-            self._waiting.pop(self._irreplaceable.popleft(), None)
-            self.dropped += 1
-        self._waiting[self._number] = handler, value
+        """Have something rare delivered next, which is never replaced nor dropped: a signal."""
+        self._calls.append((handler, value))
         self._filled.set()
 
     async def run(self) -> None:
@@ -168,11 +227,11 @@ class Dispatcher:
         while True:
             await self._filled.wait()
             self._filled.clear()
-            while self._waiting:
-                key = next(iter(self._waiting))
-                handler, value = self._waiting.pop(key)
-                if self._irreplaceable and self._irreplaceable[0] == key:
-                    self._irreplaceable.popleft()
+            while self._calls or self._waiting:
+                if self._calls:
+                    handler, value = self._calls.popleft()
+                else:
+                    handler, value = self._waiting.pop(next(iter(self._waiting)))
                 await self._deliver(handler, value)
 
     async def _deliver(self, handler: Handler, value: Any) -> None:
