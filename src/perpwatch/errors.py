@@ -155,7 +155,7 @@ class ApiError(ExchangeError):
 
 
 FIRST_DELAY_S = 1.0
-MAX_DELAY_S = 60.0
+MAX_DELAY_S = 30.0
 
 
 def retry_delay(

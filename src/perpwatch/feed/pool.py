@@ -28,6 +28,12 @@ LEAST_LIMIT = 10
 REFUSED_DIALS_MAKE_LIMIT = 3
 
 
+#: A connection is mute when it brings nothing for the time in which so many messages were usual, and at least so long.
+MUTE_MESSAGES, MUTE_S = 30.0, 10.0
+#: Share of the latest second in a connection's usual rate: a memory of about three minutes.
+RATE_MEMORY = 0.005
+#: Share of the planned rate that a connection is credited with before its own is known; the plan only guesses.
+PLANNED_SHARE = 0.1
 #: A limit that was met is tried again after this time: it may have been a mood.
 FORGIVE_AFTER_S = 3_600.0
 #: Trades that were under way on the old connection may still arrive this long after a move.
@@ -109,6 +115,7 @@ class Pool:
         self._moving: dict[Stream, tuple[str, str]] = {}  # stream -> (old, new) until the new one is confirmed
         self._overlaps: dict[str, _Overlap] = {}
         self._lifetimes: dict[str, float] = {}  # seconds after which each connection is renewed
+        self._usual: dict[str, tuple[int, float]] = {}  # data frames counted so far, and usual messages a second
         self.renewed = 0  # connections that were replaced before their time ended
         self.duplicate_trades = 0
         self._looked_at: dict[str, int] = {}  # sessions of each connection whose end has been looked at
@@ -131,6 +138,7 @@ class Pool:
                 while True:
                     await asyncio.sleep(LOOK_EVERY_S)
                     self._learn()
+                    self._replace_the_mute()
                     self._renew_the_old()
                     self._forgive()
         finally:
@@ -233,6 +241,7 @@ class Pool:
             self._looked_at.pop(source, None)
             self._cut_counts.pop(source, None)
             self._lifetimes.pop(source, None)
+            self._usual.pop(source, None)
             self._tasks.pop(source).cancel()
 
     async def _deliver(self, batch: Batch) -> None:
@@ -261,6 +270,24 @@ class Pool:
             else:
                 kept.append(event)
         return kept
+
+    # --- Silence ----------------------------------------------------------------------------------------------------
+
+    def _replace_the_mute(self) -> None:
+        """Dial anew where pongs come and data does not, judged by what the connection itself usually brings."""
+        now_s = self._clock.monotonic()
+        for source, connection in self.connections.items():
+            session, frames = connection.session, connection.counters().data_frames
+            if session is None or not session.confirmed:
+                continue
+            planned = PLANNED_SHARE * sum(self.rates.get(stream, 0.0) for stream in session.confirmed)
+            counted, rate = self._usual.get(source, (frames, planned))
+            rate += RATE_MEMORY * (frames - counted - rate)
+            self._usual[source] = frames, rate
+            silence_s = now_s - max(session.last_data_s, session.opened_s)
+            if silence_s > MUTE_S and silence_s * rate > MUTE_MESSAGES:
+                logger.warning("%s brings pongs and no data for %.0f s: dialling anew", source, silence_s)
+                connection.restart("mute although open")
 
     # --- Renewal ----------------------------------------------------------------------------------------------------
 
