@@ -10,8 +10,8 @@ await client.stop()
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
+import logging
 import random
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,12 @@ from perpwatch.app.config import Config, WebsocketConfig, load_config
 from perpwatch.app.engine import Step
 from perpwatch.app.messages import Dispatcher, Handler, Message, messages_of
 from perpwatch.feed.connection import State, SystemClock, dial_with
+from perpwatch.feed.pool import ConnectionStatus
 from perpwatch.feed.rest import Priority, RestClient, http_over_network
 from perpwatch.market.universe import choose
 from perpwatch.model import Batch
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "WEBSOCKET_CONFIG",
@@ -40,7 +43,7 @@ __all__ = [
 #: The ``[websocket]`` table of the configuration with its defaults.
 WEBSOCKET_CONFIG: dict[str, Any] = WebsocketConfig().model_dump()
 
-#: A connection that has had data and then none for this long is not healthy.
+#: A connection that brings no data for this long is not healthy.
 UNHEALTHY_AFTER_S = 60.0
 
 PairsSource = Callable[[], "Sequence[str] | Awaitable[Sequence[str]]"]
@@ -92,20 +95,33 @@ class MexcWebSocketClient:
             return
         pairs = await _fetch(self._pairs_fetcher) if self._pairs_fetcher is not None else None
         ready = asyncio.Event()
-        self._task = asyncio.create_task(self._run(pairs, ready))
+        task = self._task = asyncio.create_task(self._run(pairs, ready))
         waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait([self._task, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if self._task.done():
-            self._task.result()
+        try:
+            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Whoever waited for the start does so no longer, so nobody would end what has begun.
+            await self.stop()
+            raise
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        if task.done():
+            await self.stop()
 
     async def stop(self) -> None:
-        """End, and free everything."""
+        """End, and free everything.
+
+        Raises:
+            ExchangeError: what ended the client before.
+        """
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            _raise_cause(task)
 
     async def _run(self, pairs: Sequence[str] | None, ready: asyncio.Event) -> None:
         adapter = adapter_for(self.config)
@@ -121,6 +137,7 @@ class MexcWebSocketClient:
                 await bot.run()
             finally:
                 delivering.cancel()
+                await asyncio.wait([delivering])
 
     def _on_step(self, batch: Batch, step: Step) -> None:
         assert self._bot is not None
@@ -130,9 +147,11 @@ class MexcWebSocketClient:
     # --- Pairs ------------------------------------------------------------------------------------------------------
 
     def add_pairs(self, pairs: Iterable[str]) -> _Done:
-        """Watch these as well; at once, and without touching the others."""
+        """Watch these as well; at once, and without touching the others. What the exchange does not list is logged."""
         bot = self._running()
-        bot.watch(list(dict.fromkeys([*bot.watched, *pairs])))
+        unlisted = bot.watch(list(dict.fromkeys([*bot.watched, *pairs])))
+        if unlisted:
+            logger.warning("the exchange does not list %s", ", ".join(unlisted))
         return _Done()
 
     def remove_pairs(self, pairs: Iterable[str]) -> _Done:
@@ -161,7 +180,7 @@ class MexcWebSocketClient:
             one.source: ConnectionMetrics(
                 messages_received=one.frames,
                 subscriptions_count=one.confirmed,
-                is_healthy=one.state is State.OPEN and (one.data_age_s is None or one.data_age_s < UNHEALTHY_AFTER_S),
+                is_healthy=one.state is State.OPEN and self._silence_s(one) < UNHEALTHY_AFTER_S,
                 reconnect_count=one.reconnects,
                 errors=one.bad_frames + one.refusals + one.failures,
                 timeouts=one.unanswered,
@@ -169,6 +188,14 @@ class MexcWebSocketClient:
             )
             for one in self._bot.feed.pool.status()
         }
+
+    def _silence_s(self, one: ConnectionStatus) -> float:
+        """How long a connection has brought no data, since it was opened at most."""
+        if one.data_age_s is not None:
+            return one.data_age_s
+        assert self._bot is not None
+        opened_s = self._bot.feed.pool.connections[one.source].opened_s
+        return self._clock.monotonic() - opened_s if opened_s is not None and one.wanted else 0.0
 
     async def check_health(self) -> dict[str, Any]:
         """Whether all is well, and what is not."""
@@ -274,9 +301,7 @@ class PairsFetcher:
         removed = [pair for pair in before if pair not in set(self.pairs)]
         if before and (added or removed):
             for callback in self._callbacks:
-                result = callback(added, removed)
-                if inspect.isawaitable(result):
-                    await result
+                await _call(callback, added, removed)
         return self.pairs
 
 
@@ -287,6 +312,25 @@ def get_pairs_fetcher(config: Config | None = None) -> PairsFetcher:
 async def get_top_volume_pairs(limit: int = 500, config: Config | None = None) -> list[str]:
     """The so many most traded pairs, by turnover of the last 24 h."""
     return (await PairsFetcher(config).refresh())[:limit]
+
+
+async def _call(callback: Callable[[list[str], list[str]], Any], added: list[str], removed: list[str]) -> None:
+    try:
+        result = callback(added, removed)
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        # Somebody else's code: the others are told all the same.
+        logger.exception("a callback failed on changed pairs")
+
+
+def _raise_cause(task: asyncio.Task[None]) -> None:
+    """Raise what ended ``task``: of tasks that ran together, the one error rather than the group around it."""
+    error = task.exception()
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if error is not None:
+        raise error
 
 
 async def _fetch(source: PairsSource) -> Sequence[str]:
