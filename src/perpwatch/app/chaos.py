@@ -41,11 +41,13 @@ FAULTY_MINUTES = 15
 MENDING_MINUTES = 10
 #: What can happen once; the frequent ones stand here twice.
 _EVENT_KINDS: tuple[EventKind, ...] = (
-    *("drop", "drop_abrupt", "half_open", "silence", "silence", "exchange_down", "hang_up"),
+    *("drop", "drop_abrupt", "half_open", "silence", "lost_topic", "lost_topic", "exchange_down", "hang_up"),
     *("rest_510", "rest_html", "rest_timeout", "listing", "delisting", "contract_size"),
 )
 #: Dials of one connection to a server that hangs up on each: while the back-off is young, and when it has grown.
 DIALS_AT_FIRST, DIALS_PER_MINUTE = 10, 6
+#: A symbol that traded in each of the last so many minutes and was not heard is mute.
+MUTE_MINUTES = 4
 #: What may still be on its way when a trial ends: a minute that has just closed, and its reading back.
 UNSETTLED_MS = 20_000
 
@@ -133,6 +135,10 @@ def _draw_event(draw: random.Random, start_ms: int, end_ms: int, symbols: list[s
     match kind:
         case "silence":
             return FaultEvent(at_ms, kind, draw.choice((f"kline:{symbol}", connection, "all", "tickers")), duration_ms)
+        case "lost_topic":
+            return FaultEvent(
+                at_ms, kind, draw.choice((f"kline:{symbol}", f"kline:{draw.choice(symbols[:8])}", "tickers"))
+            )
         case "drop" | "drop_abrupt":
             return FaultEvent(at_ms, kind, draw.choice((connection, "all")))
         case "half_open":
@@ -243,6 +249,7 @@ def _judge(trial: Trial, exchange: SimulatedExchange, bot: Bot, witness: _Witnes
         truth = {candle.open_time_ms: candle for candle in true}
         for open_time_ms in range(series.watched_since_ms, end_ms // MINUTE_MS * MINUTE_MS, MINUTE_MS):
             _judge_minute(verdict, bot, witness, symbol, open_time_ms, truth)
+    _check_hearing(verdict, exchange, bot, end_ms)
     _check_limits(verdict, exchange, bot.config)
     _check_dials(verdict, exchange, trial.faults, bot)
     _check_bounds(verdict, bot)
@@ -266,6 +273,16 @@ def _judge_minute(
         elif symbol not in bot.feed.given_up:
             verdict.unexplained += 1
             verdict.violations.append(f"{symbol} {open_time_ms}: unknown, although the exchange could tell")
+
+
+def _check_hearing(verdict: Verdict, exchange: SimulatedExchange, bot: Bot, end_ms: int) -> None:
+    """Every symbol with a stream must be heard again by it, not only read back: no stream may stay dead unnoticed."""
+    first, last = (end_ms - MUTE_MINUTES * MINUTE_MS) // MINUTE_MS, end_ms // MINUTE_MS - 1
+    for symbol, series in bot.engine.book.series.items():
+        if series.source and symbol in exchange.market.symbols and symbol not in bot.feed.polled:
+            traded = exchange.market.columns(symbol, Timeframe.Min1, first, last).candles()
+            if len(traded) == MUTE_MINUTES and series.last_push_ms < traded[0].open_time_ms:
+                verdict.violations.append(f"{symbol} trades, and its stream is mute since {series.last_push_ms}")
 
 
 def _is_true(said: Candle, true: MarketCandle | None) -> bool:

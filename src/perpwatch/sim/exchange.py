@@ -792,6 +792,10 @@ class SimulatedExchange:
                     session.half_open_until_ms = until_ms
             case "silence":
                 self._silences.append(_Silence(target, until_ms))
+            case "lost_topic":
+                for session in self.sessions:
+                    for topic in [topic for topic in session.topics if topic.is_hit_by(target)]:
+                        self._leave(session, topic)
             case "exchange_down":
                 self._down_until_ms = until_ms
                 for session in list(self.sessions):

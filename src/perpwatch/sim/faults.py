@@ -24,6 +24,7 @@ EventKind = Literal[
     "drop_abrupt",  # the line of a connection is cut; target: connection
     "half_open",  # nothing comes any more, not even pongs, and nobody hangs up; target: connection
     "silence",  # data stops while pongs go on; target: connection, symbol or topic
+    "lost_topic",  # subscriptions are forgotten without a word, until asked for again; target: symbol or topic
     "exchange_down",  # every line is cut, dials and requests are refused
     "hang_up",  # connections are accepted, and closed at the first word of the client
     "rest_510",  # every request is answered with code 510
