@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpwatch.market.ledger import Ledger, Span
+from perpwatch.market.ledger import CODES, Ledger, Span
 from perpwatch.model import MINUTE_MS, Trust
 
 T0 = 1_791_201_600_000
@@ -69,6 +69,26 @@ def test_counts_add_up_to_the_minutes_asked_for() -> None:
     }
 
 
+def test_what_was_known_can_be_kept_and_restored() -> None:
+    ledger = Ledger(minutes=10)
+    for minute, trust in enumerate([Trust.STREAMED, Trust.QUIET, Trust.UNKNOWN, Trust.REPAIRED, Trust.VERIFIED]):
+        ledger.record("BTC_USDT", at(minute), trust)
+    assert ledger.newest_ms("BTC_USDT") == at(4)
+    assert (ledger.symbols(), ledger.newest_ms("ETH_USDT")) == (["BTC_USDT"], None)
+    kept = ledger.codes("BTC_USDT", at(-2), at(6))
+    assert kept == b"\0\0\1\4\0\3\2\0"
+    assert ledger.codes("ETH_USDT", at(0), at(2)) == b"\0\0"
+    assert ledger.codes("BTC_USDT", at(2), at(2)) == b""
+
+    other = Ledger(minutes=10)
+    other.record("BTC_USDT", at(2), Trust.STREAMED)
+    other.record("BTC_USDT", at(3), Trust.STREAMED)
+    other.restore("BTC_USDT", at(-2), kept)
+    assert other.codes("BTC_USDT", at(-2), at(6)) == b"\0\0\1\4\1\3\2\0"
+    with pytest.raises(ValueError, match="9 is no state"):
+        other.restore("BTC_USDT", at(0), b"\1\x09")
+
+
 def test_a_departed_symbol_is_forgotten() -> None:
     ledger = Ledger()
     ledger.record("BTC_USDT", at(0), Trust.VERIFIED)
@@ -94,3 +114,6 @@ def test_the_ring_agrees_with_a_dictionary(size: int, records: list[tuple[int, T
     for minute in range(32):
         expected = known.get(minute, Trust.UNKNOWN) if newest - size < minute <= newest else Trust.UNKNOWN
         assert ledger.trust("BTC_USDT", at(minute)) is expected
+        assert list(ledger.codes("BTC_USDT", at(minute), at(minute + 1))) == [CODES[expected]]
+    whole = ledger.codes("BTC_USDT", at(-3), at(35))
+    assert [CODES[ledger.trust("BTC_USDT", at(minute))] for minute in range(-3, 35)] == list(whole)

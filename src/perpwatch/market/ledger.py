@@ -13,8 +13,9 @@ from perpwatch.model import MINUTE_MS, Trust
 
 DEFAULT_MINUTES = 2_880
 
-_CODE = {Trust.UNKNOWN: 0, Trust.STREAMED: 1, Trust.VERIFIED: 2, Trust.REPAIRED: 3, Trust.QUIET: 4}
-_TRUST = tuple(_CODE)
+#: How a minute is written in one byte.
+CODES = {Trust.UNKNOWN: 0, Trust.STREAMED: 1, Trust.VERIFIED: 2, Trust.REPAIRED: 3, Trust.QUIET: 4}
+_TRUST = tuple(CODES)
 _UNKNOWN = 0
 
 
@@ -45,14 +46,14 @@ class Ledger:
         ring = self._rings.get(symbol)
         if ring is None:
             ring = self._rings[symbol] = _Ring(self.minutes)
-        ring.write(open_time_ms // MINUTE_MS, _CODE[trust])
+        ring.write(open_time_ms // MINUTE_MS, CODES[trust])
 
     def record_range(self, symbol: str, start_ms: int, end_ms: int, trust: Trust) -> None:
         """Write down the same for every minute that opens within the window."""
         ring = self._rings.get(symbol)
         if ring is None:
             ring = self._rings[symbol] = _Ring(self.minutes)
-        code = _CODE[trust]
+        code = CODES[trust]
         for minute in range(start_ms // MINUTE_MS, end_ms // MINUTE_MS):
             ring.write(minute, code)
 
@@ -88,9 +89,39 @@ class Ledger:
                 totals[Trust.UNKNOWN] += max(0, last - first)
                 continue
             codes = ring.slice(first, last)
-            for trust, code in _CODE.items():
+            for trust, code in CODES.items():
                 totals[trust] += codes.count(code)
         return totals
+
+    def symbols(self) -> list[str]:
+        """Those of which anything was ever recorded."""
+        return list(self._rings)
+
+    def newest_ms(self, symbol: str) -> int | None:
+        """The newest minute that was recorded."""
+        ring = self._rings.get(symbol)
+        return ring.newest * MINUTE_MS if ring and ring.newest >= 0 else None
+
+    def codes(self, symbol: str, start_ms: int, end_ms: int) -> bytes:
+        """One of :data:`CODES` for each minute that opens within the window, to be kept and restored."""
+        first, last = start_ms // MINUTE_MS, end_ms // MINUTE_MS
+        ring = self._rings.get(symbol)
+        return ring.slice(first, last) if ring else bytes(max(0, last - first))
+
+    def restore(self, symbol: str, start_ms: int, codes: bytes) -> None:
+        """Write down minutes as :meth:`codes` gave them; those that are unknown there stay as they are.
+
+        Raises:
+            ValueError: a byte that is no code; nothing was written.
+        """
+        if codes and max(codes) >= len(_TRUST):
+            raise ValueError(f"{max(codes)} is no state of a minute")
+        ring = self._rings.get(symbol)
+        if ring is None:
+            ring = self._rings[symbol] = _Ring(self.minutes)
+        for minute, code in enumerate(codes, start_ms // MINUTE_MS):
+            if code != _UNKNOWN:
+                ring.write(minute, code)
 
     def forget(self, symbol: str) -> None:
         self._rings.pop(symbol, None)
@@ -105,6 +136,11 @@ class _Ring:
         self._size = size
         self._cells = bytearray(size)
         self._newest = -1
+
+    @property
+    def newest(self) -> int:
+        """-1 before the first."""
+        return self._newest
 
     def write(self, minute: int, code: int) -> None:
         newest, size = self._newest, self._size
@@ -123,4 +159,14 @@ class _Ring:
         return self._cells[minute % self._size]
 
     def slice(self, first: int, last: int) -> bytes:
-        return bytes(self.read(minute) for minute in range(first, last))
+        """The codes of these minutes, first included and last not."""
+        if last <= first:
+            return b""
+        size = self._size
+        known_first, known_last = max(first, self._newest - size + 1, 0), min(last, self._newest + 1)
+        if known_last <= known_first:
+            return bytes(last - first)
+        start, end = known_first % size, (known_last - 1) % size + 1
+        cells = self._cells
+        known = cells[start:end] if start < end else cells[start:] + cells[:end]
+        return bytes(known_first - first) + bytes(known) + bytes(last - known_last)
