@@ -8,6 +8,7 @@ from store_rows import T0, at, candle, signal
 from perpwatch.model import MINUTE_MS, Candle, Contract, Finality, Timeframe, Trust
 from perpwatch.store import (
     Alerted,
+    AlertOutcome,
     Database,
     Delivered,
     LedgerHour,
@@ -124,6 +125,15 @@ async def test_an_alert_is_stored_once_and_waits_until_it_is_delivered(database:
     assert reader.waiting_alerts() == [second]
     assert reader.alerts(symbol="BTC_USDT") == [Alerted("a:1", at(0), "BTC_USDT", b'{"n":1}', at(2))]
     assert [one.key for one in reader.alerts(since_ms=at(1))] == ["market:1"]
+
+
+async def test_the_outcome_of_an_alert_is_kept_and_replaced(database: Database) -> None:
+    early, late = (AlertOutcome(f"a:{minute}", at(minute), "BTC_USDT", b"{}") for minute in (5, 60))
+    await write(database, late, early)
+    better = AlertOutcome("a:60", at(60), "BTC_USDT", b'{"hit":true}')
+    await write(database, better)
+    assert Reader(database).outcomes() == [early, better]
+    assert Reader(database).outcomes(since_ms=at(6)) == [better]
 
 
 async def test_contracts_ledger_and_state_come_back(database: Database) -> None:

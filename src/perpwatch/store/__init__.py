@@ -3,10 +3,11 @@
 from perpwatch.store.database import Database
 from perpwatch.store.maintenance import Retention
 from perpwatch.store.reader import Reader
-from perpwatch.store.records import Alerted, Delivered, LedgerHour, Record, Retracted, State
+from perpwatch.store.records import Alerted, AlertOutcome, Delivered, LedgerHour, Record, Retracted, State
 from perpwatch.store.writer import Trouble, Writer
 
 __all__ = [
+    "AlertOutcome",
     "Alerted",
     "Database",
     "Delivered",

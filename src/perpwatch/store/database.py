@@ -23,7 +23,7 @@ from perpwatch.store.schema import HEAD
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: How long a statement waits for another process that is writing.
-BUSY_TIMEOUT_MS = 5_000
+BUSY_TIMEOUT_MS = 2_000
 #: Pages in the write-ahead log at which a commit itself copies them into the file. The writer does it before, when it
 #: has nothing else to do, because it costs tens of milliseconds.
 CHECKPOINT_PAGES = 8_192
@@ -90,7 +90,8 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """One consistent view. Errors as in :meth:`writing`."""
         with self.errors(), self._engine.connect() as connection:
-            yield connection
+            # SQLite's transactions are like that anyway.
+            yield connection if self.is_sqlite else connection.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def outside_transaction(self) -> Iterator[Connection]:

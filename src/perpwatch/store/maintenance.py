@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import sqlalchemy
 from sqlalchemy import Column, ColumnElement, Connection, Table, delete, func, select
 
+from perpwatch.errors import StoreDamaged
 from perpwatch.model import MINUTE_MS, Timeframe, Trust
 from perpwatch.store import schema
 from perpwatch.store.database import Database
@@ -41,7 +42,8 @@ def cleaning(database: Database, retention: Retention, now_ms: int) -> Iterator[
     Raises from a step:
         StoreError: as any write; the steps before are done.
     """
-    candles, ledger, signals, alerts = schema.candles, schema.ledger, schema.signals, schema.alerts
+    candles, ledger, signals = schema.candles, schema.ledger, schema.signals
+    alerts, outcomes = schema.alerts, schema.outcomes
     for timeframe, days in retention.candles.items():
         if days:
             of_timeframe = candles.c.timeframe == schema.TIMEFRAME_CODES[timeframe]
@@ -51,6 +53,7 @@ def cleaning(database: Database, retention: Retention, now_ms: int) -> Iterator[
         (ledger.c.hour_ms, retention.ledger, PERIODS_PER_STEP * HOUR_MS),
         (signals.c.event_time_ms, retention.signals, DAY_MS),
         (alerts.c.time_ms, retention.alerts, DAY_MS),
+        (outcomes.c.time_ms, retention.alerts, DAY_MS),
     ):
         if days:
             yield from _delete(database, column, _cutoff(now_ms, days), step_ms)
@@ -82,7 +85,10 @@ def _give_back(database: Database) -> Iterator[int]:
             pages = _pragma(connection, "page_count")
             if _pragma(connection, "freelist_count") <= pages * FREE_SHARE:
                 return
-            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({PAGES_PER_STEP})").fetchall()
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            # As a script, because the statement frees a page at each step and has no rows to fetch.
+            driver.executescript(f"PRAGMA incremental_vacuum({PAGES_PER_STEP})")
             if _pragma(connection, "page_count") == pages:
                 return  # a file from before pages could be given back
         yield 0
@@ -177,14 +183,19 @@ def check(database: Database) -> Findings:
     A minute that the ledger knows must have its candle, and the other way round, because both are written together.
     """
     findings = Findings()
-    with database.reading() as connection:
-        if database.is_sqlite:
-            answers = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
-            findings.problems += [answer for answer in answers if answer != "ok"]
-        _check_tables(connection, findings)
-        _check_candles(connection, findings)
-        _check_ledger(connection, findings)
+    for part in (_check_pages, _check_tables, _check_candles, _check_ledger):
+        try:
+            with database.reading() as connection:
+                part(connection, findings)
+        except StoreDamaged as error:
+            findings.problems.append(error.reason)
     return findings
+
+
+def _check_pages(connection: Connection, findings: Findings) -> None:
+    if connection.dialect.name == "sqlite":
+        answers = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
+        findings.problems += [answer for answer in answers if answer != "ok"]
 
 
 def _check_tables(connection: Connection, findings: Findings) -> None:

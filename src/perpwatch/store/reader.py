@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from perpwatch.model import Candle, Contract, Reason, Signal, Timeframe
 from perpwatch.store import schema
 from perpwatch.store.database import Database
-from perpwatch.store.records import HOUR_MS, Alerted, LedgerHour, State
+from perpwatch.store.records import HOUR_MS, Alerted, AlertOutcome, LedgerHour, State
 
 #: Open times looked up in one statement.
 TIMES_PER_STATEMENT = 1_000
@@ -117,6 +117,15 @@ class Reader:
         return [
             Alerted(row.key, row.time_ms, row.symbol, bytes(row.body), row.delivered_time_ms) for row in reversed(rows)
         ]
+
+    def outcomes(self, since_ms: int = 0) -> list[AlertOutcome]:
+        """What came of the alerts decided at or after an exchange time, oldest first."""
+        outcomes = schema.outcomes
+        query = select(outcomes).where(outcomes.c.time_ms >= since_ms)
+        query = query.order_by(outcomes.c.time_ms, outcomes.c.alert_key)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [AlertOutcome(row.alert_key, row.time_ms, row.symbol, bytes(row.body)) for row in rows]
 
     # --- What is known and remembered -------------------------------------------------------------------------------
 

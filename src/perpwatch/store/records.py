@@ -50,6 +50,15 @@ class Delivered(msgspec.Struct, frozen=True):
     time_ms: int
 
 
+class AlertOutcome(msgspec.Struct, frozen=True):
+    """What the market did after an alert; known again, it replaces what was known."""
+
+    alert_key: str
+    time_ms: int  # of the alert
+    symbol: str
+    body: bytes  # the figures, as JSON
+
+
 class State(msgspec.Struct, frozen=True):
     """Something the program must remember: limits of the exchange, cooldowns, what a detector has learnt."""
 
@@ -67,4 +76,4 @@ class State(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.value)
 
 
-Record = Candle | Signal | Contract | LedgerHour | Retracted | Alerted | Delivered | State
+Record = Candle | Signal | Contract | LedgerHour | Retracted | Alerted | Delivered | AlertOutcome | State

@@ -25,7 +25,7 @@ from perpwatch.model import Direction, Finality, Level, Timeframe
 from perpwatch.store.records import TRUST_CODES
 
 #: The newest revision under ``migrations/versions``.
-HEAD = "0001"
+HEAD = "0002"
 
 #: Length in minutes names a timeframe.
 TIMEFRAME_CODES = {timeframe: timeframe.minutes for timeframe in Timeframe}
@@ -120,6 +120,18 @@ alerts = Table(
     Column("delivered_time_ms", BigInteger, nullable=False),
     PrimaryKeyConstraint("key", name="alerts_key"),
     Index("alerts_by_time", "time_ms"),
+    sqlite_with_rowid=False,
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("alert_key", Text, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("symbol", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # JSON
+    PrimaryKeyConstraint("alert_key", name="outcomes_key"),
+    Index("outcomes_by_time", "time_ms"),
     sqlite_with_rowid=False,
 )
 

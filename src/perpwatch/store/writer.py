@@ -20,7 +20,7 @@ from typing import Self
 
 from perpwatch.errors import StoreError, StoreUnavailable, retry_delay
 from perpwatch.store.batch import Batch
-from perpwatch.store.database import Database
+from perpwatch.store.database import BUSY_TIMEOUT_MS, Database
 from perpwatch.store.maintenance import Retention, checkpoint, cleaning
 from perpwatch.store.records import Record
 
@@ -159,12 +159,18 @@ class Writer:
         if self._is_inline:
             self._do_chores()
 
+    @property
+    def is_cleaning(self) -> bool:
+        return self._chores is not None
+
     async def close(self, deadline_s: float) -> int:
         """Commit what can be committed until then, and stop.
 
         Returns:
             Records that are lost because they could not be written.
         """
+        if self._is_stopping:
+            return self.counters.waiting
         try:
             await self.flush(deadline_s)
         finally:
@@ -172,8 +178,8 @@ class Writer:
                 self._is_stopping = True
                 self._wake.notify()
             if self._thread is not None and self._thread.is_alive():
-                # At most what SQLite waits for a lock; a server that hangs does not hold up the exit.
-                await asyncio.to_thread(self._thread.join, 6.0)
+                # A little more than SQLite waits for a lock; a server that hangs does not hold up the exit.
+                await asyncio.to_thread(self._thread.join, BUSY_TIMEOUT_MS / 1_000 + 1.0)
         if self.counters.waiting:
             logger.error("%d records could not be stored before the end", self.counters.waiting)
         return self.counters.waiting
@@ -254,8 +260,8 @@ class Writer:
         self.counters.commits += 1
         self.counters.written += rows
         self.counters.last_commit_s = time.monotonic() - started_s
-        self._finish(units)
         self._set_trouble(None, started_s)
+        self._finish(units)
         return True
 
     def _reject(self, unit: Unit, error: Exception) -> None:
