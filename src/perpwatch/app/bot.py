@@ -184,7 +184,10 @@ class Bot:
             if unlisted:
                 logger.warning("the exchange does not list %s", ", ".join(unlisted))
             self.on_ready()
-            await _first_of(self._digest(), self._repair(), self._audit(), self._follow_listings())
+            runners = [self._digest(), self._repair(), self._follow_listings()]
+            if self.config.rest.audit_share:
+                runners.append(self._audit())
+            await _first_of(*runners)
 
     async def _digest(self) -> None:
         async for batch in self.feed:
@@ -295,8 +298,6 @@ class Bot:
         One request tells all minutes since the last audit of the symbol, so that in time every minute is verified.
         """
         share = self.config.rest.audit_share
-        if not share:
-            return
         audited_ms: dict[str, int] = {}
         while True:
             for symbol in self.watched:

@@ -249,6 +249,8 @@ def _judge(trial: Trial, exchange: SimulatedExchange, bot: Bot, witness: _Witnes
         truth = {candle.open_time_ms: candle for candle in true}
         for open_time_ms in range(series.watched_since_ms, end_ms // MINUTE_MS * MINUTE_MS, MINUTE_MS):
             _judge_minute(verdict, bot, witness, symbol, open_time_ms, truth)
+    if verdict.minutes_checked < trial.contracts * trial.minutes / 2:
+        verdict.violations.append(f"only {verdict.minutes_checked} minutes were watched")
     _check_hearing(verdict, exchange, bot, end_ms)
     _check_limits(verdict, exchange, bot.config)
     _check_dials(verdict, exchange, trial.faults, bot)
