@@ -64,7 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     contracts_polled: int = 0  # read by REST, because the sockets are full
     connections: int = 0  # that there should be
     connections_open: int = 0
-    connections_mute: int = 0  # open, and without the data that they used to bring
+    connections_mute: int = 0  # without the data that they used to bring, whether open or not
     mute_s: float = 0.0  # how long the longest of them has been mute
     connection_error: str = ""  # the last one, of a connection that is down
     connection_limit: int = 0  # in force, and ...
@@ -133,12 +133,13 @@ _RULES = {
     # The threshold itself is the patience.
     Trouble.UNREACHABLE: _Rule(0.0, 5.0, costs_minutes=True),
     # A lost connection is usually back within a second or two.
-    Trouble.CONNECTIONS: _Rule(20.0, 5.0, (Trouble.UNREACHABLE,), costs_minutes=True),
-    Trouble.DELAY: _Rule(10.0, 10.0, (Trouble.UNREACHABLE, Trouble.CONNECTIONS, Trouble.COVERAGE), costs_minutes=True),
+    Trouble.CONNECTIONS: _Rule(20.0, 5.0, (Trouble.UNREACHABLE, Trouble.DELAY), costs_minutes=True),
+    # Long enough for a mute connection to be replaced, and for one that is lost to be told as that.
+    Trouble.DELAY: _Rule(15.0, 10.0, (Trouble.UNREACHABLE, Trouble.CONNECTIONS, Trouble.COVERAGE), costs_minutes=True),
     # A thousand subscriptions at ten a second on each of ten connections that open one a second take 20 s.
     Trouble.COVERAGE: _Rule(60.0, 10.0, (Trouble.UNREACHABLE, Trouble.CONNECTIONS, Trouble.DELAY), costs_minutes=True),
-    # A limit that was met once holds until the program is started anew, so this one has an end only in theory.
-    Trouble.LIMIT: _Rule(30.0, 60.0),
+    # A limit that was met is tried again after an hour or so, and usually met again: that is no end.
+    Trouble.LIMIT: _Rule(30.0, 900.0),
     Trouble.ERRORS: _Rule(10.0, 60.0, (Trouble.UNREACHABLE,)),
     Trouble.DRIFT: _Rule(60.0, 60.0),
 }
@@ -180,7 +181,8 @@ def troubles(snapshot: Snapshot, thresholds: Thresholds) -> dict[Trouble, Findin
     if one.contracts_watched and one.coverage < thresholds.coverage:
         # Rounded down, so that 94.99 % is not shown to be as good as a threshold of 95 %.
         percent = math.floor(one.coverage * 1_000) / 10
-        text = f"{percent:g} % of {one.contracts_watched} contracts are known good, less than {thresholds.coverage:.0%}"
+        least = f"{thresholds.coverage * 100:g} %"
+        text = f"{percent:g} % of {one.contracts_watched} contracts are known good, less than {least}"
         found[Trouble.COVERAGE] = Finding(text)
     if limit := _limit_text(one):
         found[Trouble.LIMIT] = Finding(limit)

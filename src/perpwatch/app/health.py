@@ -72,7 +72,7 @@ class ContractsHealth(msgspec.Struct, frozen=True):
 class ConnectionsHealth(msgspec.Struct, frozen=True):
     wanted: int
     open: int
-    mute: int  # open, without the data they used to bring
+    mute: int  # without the data they used to bring, whether open or not
     last_error: str  # of one that is down
 
 
@@ -127,7 +127,7 @@ def judge(snapshot: Snapshot, thresholds: Thresholds, open_alerts: Mapping[Troub
     limit = found.pop(Trouble.LIMIT, None)
     is_starting = one.uptime_s < START_GRACE_S
     reasons = [f"{trouble.value.replace('_', ' ')}: {finding.text}" for trouble, finding in found.items()]
-    blindness = _blindness(one, found)
+    blindness = _blindness(one, thresholds, found)
     if blindness:
         reasons.insert(0, f"starting: {blindness}" if is_starting else blindness)
     if one.contracts_warm < thresholds.coverage * one.contracts_watched:
@@ -166,7 +166,7 @@ def judge(snapshot: Snapshot, thresholds: Thresholds, open_alerts: Mapping[Troub
     )
 
 
-def _blindness(one: Snapshot, found: Mapping[Trouble, object]) -> str:
+def _blindness(one: Snapshot, thresholds: Thresholds, found: Mapping[Trouble, object]) -> str:
     """Why nothing of the market is seen; empty when something is."""
     if Trouble.UNREACHABLE in found:
         return ""  # says it all
@@ -176,8 +176,8 @@ def _blindness(one: Snapshot, found: Mapping[Trouble, object]) -> str:
         return "no contract is watched"
     if not one.contracts_covered:
         return "no contract has live candles"
-    has_sockets_only = one.connections > 0 and one.contracts_polled < one.contracts_watched
-    if has_sockets_only and one.connections_open <= one.connections_mute:
+    # A line that is cut is dialled anew within a second or two, which is no blindness.
+    if one.connections and (one.data_age_s is None or one.data_age_s > thresholds.data_delay_s):
         return "no connection delivers data"
     return ""
 
@@ -197,7 +197,7 @@ class _Counts:
 
 
 class _Pace:
-    """How often a connection brings data, learned from itself."""
+    """How often a connection brings data, learned from itself, whichever socket it has."""
 
     FORGETS_S = 300.0
     LEARNS_S = 60.0
@@ -207,6 +207,7 @@ class _Pace:
     def __init__(self, frames: int, now_s: float) -> None:
         self._frames = frames
         self._now_s = now_s
+        self._data_s = now_s
         self._known_s = 0.0
         self._rate = 0.0  # frames a second
 
@@ -214,14 +215,19 @@ class _Pace:
         step_s = now_s - self._now_s
         if step_s <= 0.0:
             return
+        if frames != self._frames:
+            self._data_s = now_s
         self._known_s += step_s
         # The mean of all at first, then of the recent past.
         weight = -math.expm1(-step_s / min(self.FORGETS_S, self._known_s))
         self._rate += weight * (max(0, frames - self._frames) / step_s - self._rate)
         self._frames, self._now_s = frames, now_s
 
-    def is_mute(self, age_s: float) -> bool:
-        return self._known_s >= self.LEARNS_S and age_s * self._rate >= self.MISSED_FRAMES
+    def mute_s(self) -> float:
+        """For how long it has brought nothing, when that is no chance; else 0."""
+        silence_s = self._now_s - self._data_s
+        is_mute = self._known_s >= self.LEARNS_S and silence_s * self._rate >= self.MISSED_FRAMES
+        return silence_s if is_mute else 0.0
 
 
 class Monitor:
@@ -237,6 +243,7 @@ class Monitor:
         self.bot = bot
         self.metrics = metrics
         self.watch = OperationalWatch(thresholds)
+        self.server: HealthServer | None = None  # where the report is served
         self._on_alert = on_alert
         self._started_s = bot.clock.monotonic()
         self._counts: deque[_Counts] = deque()
@@ -340,17 +347,16 @@ class Monitor:
         return self._counts[0]
 
     def _mute(self, now_s: float, status: Iterable[ConnectionStatus]) -> list[float]:
-        """Ages in seconds of the newest data of each connection that is open and should have brought some since."""
+        """For how long, in seconds, each connection that should have brought data has brought none."""
         paces, self._paces = self._paces, {}
-        ages: list[float] = []
+        silences: list[float] = []
         for one in status:
             pace = self._paces[one.source] = paces.get(one.source) or _Pace(one.data_frames, now_s)
-            if one.state is not State.OPEN or one.data_age_s is None:
-                continue
             pace.observe(one.data_frames, now_s)
-            if one.data_age_s > self.watch.thresholds.data_delay_s and pace.is_mute(one.data_age_s):
-                ages.append(one.data_age_s)
-        return ages
+            mute_s = pace.mute_s()
+            if mute_s > self.watch.thresholds.data_delay_s:
+                silences.append(mute_s)
+        return silences
 
     def _mean_delay_s(self) -> float:
         (sum_before, count_before), self._delays = self._delays, (self.metrics.delay_s, self.metrics.delays)
@@ -462,17 +468,15 @@ async def watch_over(
         metrics.take(batch, step)
         told(batch, step)
 
-    runners = [monitor.run()]
-    if config.dead_man_url is not None:
-        switch = DeadMansSwitch(
-            config.dead_man_url, config.dead_man_interval, get, lambda: monitor.report().can_see, metrics.pings
-        )
-        runners.append(switch.run())
     async with contextlib.AsyncExitStack() as stack:
         if config.enabled:
-            server = await stack.enter_async_context(HealthServer(monitor.report, metrics, config.host, config.port))
+            server = HealthServer(monitor.report, metrics, config.host, config.port)
+            monitor.server = await stack.enter_async_context(server)
             logger.info("health at %s/healthz, metrics at %s/metrics", server.url, server.url)
-        tasks = [asyncio.create_task(runner) for runner in runners]
+        tasks = [asyncio.create_task(monitor.run())]
+        if (url := config.dead_man_url) is not None:
+            switch = DeadMansSwitch(url, config.dead_man_interval, get, lambda: monitor.report().can_see, metrics.pings)
+            tasks.append(asyncio.create_task(switch.run()))
         for task in tasks:
             task.add_done_callback(_log_failure)
         bot.on_step = on_step

@@ -73,6 +73,11 @@ def reason_class(error: ExchangeError) -> str:
             return "refused"
         case StaleConnection():
             return "mute"
+        # Those that we give up ourselves carry no code of the other side, only what we said about them.
+        case ConnectionLost(reason=reason) if reason.startswith("mute"):
+            return "mute"
+        case ConnectionLost(reason=reason) if reason.startswith("renewed"):
+            return "renewed"
         case ConnectionLost(code=1006):
             return "broken"
         case ConnectionLost():
@@ -80,7 +85,7 @@ def reason_class(error: ExchangeError) -> str:
     return "other"
 
 
-REASONS = ("unreachable", "refused", "mute", "broken", "closed", "other")
+REASONS = ("unreachable", "refused", "mute", "renewed", "broken", "closed", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +292,7 @@ class _BotCollector(Collector):
         yield _gauge("connection_data_age_seconds", "Since its newest data.", ("connection",), _by_name(ages))
         failures = {reason: metrics.failures[reason] for reason in REASONS}
         yield _counter("connection_failures", "Dials that failed and lines lost.", ("reason",), _by_name(failures))
+        yield _counter("connections_renewed", "Connections replaced before their end.", (), {(): pool.renewed})
         limits = {"connections": pool.max_connections, "subscriptions_per_connection": pool.per_connection}
         yield _gauge("limit", "Limits in force, lowered when met.", ("limit",), _by_name(limits))
         yield _gauge("streams_refused", "Streams the exchange does not give.", (), {(): len(pool.refused)})
