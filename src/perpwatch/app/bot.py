@@ -148,6 +148,7 @@ class Bot:
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
         self._symbols = symbols
         self._changed: dict[str, Contract] = {}  # announced by the exchange, not taken over yet
+        self._next_opening_ms: int | None = None  # when trading of a listed contract begins
         self._ghosts: dict[str, None] = {}  # symbols that tickers name and the exchange does not know
         self._contracts: dict[str, Contract] = {}
         self._rest_tickers: list[Ticker] = []
@@ -214,7 +215,10 @@ class Bot:
         """Take over what the exchange lists; returns the symbols of the configured universe."""
         self._contracts = {contract.symbol: contract for contract in contracts}
         self._rest_tickers = list(tickers)
-        self.members = choose(contracts, tickers, universe_filter(self.config), self.feed.now_ms())
+        now_ms = self.feed.now_ms()
+        self.members = choose(contracts, tickers, universe_filter(self.config), now_ms)
+        openings = [contract.opening_time_ms for contract in contracts if contract.opening_time_ms > now_ms]
+        self._next_opening_ms = min(openings, default=None)
         self.progress.contracts = len(self.members)
         return [member.contract.symbol for member in self.members if member.is_watched]
 
@@ -223,7 +227,9 @@ class Bot:
         listed_s = self.clock.monotonic()
         while True:
             await asyncio.sleep(LISTINGS_EVERY_S)
-            strangers = [symbol for symbol in self.engine.tickers if symbol not in self._contracts]
+            strangers = [
+                symbol for symbol in self.engine.tickers if symbol not in self._contracts and symbol not in self._ghosts
+            ]
             is_due = self.clock.monotonic() - listed_s >= self.config.rest.contracts_interval
             try:
                 if is_due:
@@ -231,6 +237,8 @@ class Bot:
                     await self._read_listings()
                 elif self._changed or strangers:
                     await self._take_changes(strangers)
+                elif self._next_opening_ms is not None and self.feed.now_ms() >= self._next_opening_ms:
+                    self._rewatch([*self._contracts.values()], self._rest_tickers)
             except ExchangeError as error:
                 logger.warning("listings could not be read: %s", error)
 
@@ -251,7 +259,7 @@ class Bot:
         """Contracts that the exchange announced, and symbols that tickers name and the list does not."""
         changed, self._changed = self._changed, {}
         for symbol in strangers[:STRANGERS_AT_ONCE]:
-            if symbol not in self._ghosts and symbol not in changed:
+            if symbol not in changed:
                 contract = await self.feed.load_contract(symbol)
                 if contract is None:
                     self._ghosts[symbol] = None
