@@ -113,7 +113,7 @@ def test_three_minutes_without_an_exchange_are_one_start_and_one_end() -> None:
             await asyncio.sleep(wait_s)
             seen[name] = monitor.report()
 
-    alerts = run_watched(12, Faults(events=(event(200, "exchange_down", lasts_s=180),)), visitor=visit)
+    alerts = run_watched(10.5, Faults(events=(event(200, "exchange_down", lasts_s=180),)), visitor=visit)
     assert said(alerts) == [(Trouble.UNREACHABLE, Phase.START), (Trouble.UNREACHABLE, Phase.END)]
     start, end = alerts
     assert 214 <= at_second(start) <= 217
@@ -159,7 +159,7 @@ def test_silent_connections_are_told_although_they_answer_pings() -> None:
         await asyncio.sleep(240)
         health.append(monitor.report())
 
-    alerts = run_watched(12, Faults(events=(event(200, "silence", "all", 120),)), visitor=visit)
+    alerts = run_watched(9, Faults(events=(event(200, "silence", "all", 120),)), visitor=visit)
     assert said(alerts) == [(Trouble.DELAY, Phase.START), (Trouble.DELAY, Phase.END)]
     start, end = alerts
     assert start.text.startswith("data delayed: 3 of 3 connections silent for up to 2")
@@ -180,7 +180,7 @@ def test_connections_that_stay_away_are_told_with_the_reason() -> None:
         health.append(monitor.report())
 
     crowded = Faults(max_connections=1, dial_refusal="close", events=(event(150, "drop_abrupt", "all"),))
-    alerts = run_watched(12, changes=[(150, crowded), (300, Faults())], visitor=visit)
+    alerts = run_watched(9, changes=[(150, crowded), (300, Faults())], visitor=visit)
     assert said(alerts) == [(Trouble.CONNECTIONS, Phase.START), (Trouble.CONNECTIONS, Phase.END)]
     start, end = alerts
     assert start.text.startswith("connections lost: 2 of 3 down: ws-")
@@ -197,10 +197,10 @@ def test_a_limit_that_is_met_is_told_once() -> None:
     health: list[Health] = []
 
     async def visit(monitor: Monitor) -> None:
-        await asyncio.sleep(400)
+        await asyncio.sleep(170)
         health.append(monitor.report())
 
-    alerts = run_watched(7, Faults(max_subscriptions=20, max_connections=2), contracts=60, settings={}, visitor=visit)
+    alerts = run_watched(3, Faults(max_subscriptions=20, max_connections=2), contracts=60, settings={}, visitor=visit)
     assert said(alerts) == [(Trouble.LIMIT, Phase.START)]
     assert alerts[0].text.startswith("subscription limit met: the exchange takes 20 subscriptions on a connection")
     assert "it allows 2 connections, not 10" in alerts[0].text

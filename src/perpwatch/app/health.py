@@ -370,8 +370,9 @@ class Monitor:
 
 
 def _request_errors(bot: Bot) -> int:
+    """Requests without an answer that makes sense. A "no such contract" does make sense, and is asked for often."""
     counters = bot.feed.rest.counters
-    return counters.failures + counters.rate_limited + counters.api_errors
+    return counters.failures + counters.rate_limited
 
 
 # --- HTTP ----------------------------------------------------------------------------------------------------------
