@@ -20,7 +20,7 @@ def _check_url(url: str) -> str:
 class HealthConfig(BaseModel):
     """Who may look at the state of the watch, and from where on something is wrong with it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     enabled: bool = True  # serve /metrics and /healthz; operational alerts are made in any case
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
