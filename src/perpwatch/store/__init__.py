@@ -3,10 +3,24 @@
 from perpwatch.store.database import Database
 from perpwatch.store.maintenance import Retention
 from perpwatch.store.reader import Reader
-from perpwatch.store.records import Alerted, AlertOutcome, Delivered, LedgerHour, Record, Retracted, State
+from perpwatch.store.records import (
+    EMPTY_CODE,
+    HOUR_MS,
+    TRUST_CODES,
+    Alerted,
+    AlertOutcome,
+    Delivered,
+    LedgerHour,
+    Record,
+    Retracted,
+    State,
+)
 from perpwatch.store.writer import Trouble, Writer
 
 __all__ = [
+    "EMPTY_CODE",
+    "HOUR_MS",
+    "TRUST_CODES",
     "AlertOutcome",
     "Alerted",
     "Database",

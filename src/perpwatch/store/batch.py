@@ -7,6 +7,8 @@ three times as long. PostgreSQL gets whole columns as arrays.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, assert_never
@@ -14,7 +16,7 @@ from typing import Any, assert_never
 import msgspec
 from sqlalchemy import BigInteger, Connection, Double, Integer, LargeBinary, SmallInteger, Table, Text
 
-from perpwatch.model import Candle, Contract, Signal, Timeframe, Trust
+from perpwatch.model import Candle, Contract, Reason, Signal, Timeframe, Trust
 from perpwatch.store import schema
 from perpwatch.store.records import (
     TRUST_CODES,
@@ -219,8 +221,15 @@ def _signal_row(signal: Signal) -> Row:
         TRUST_CODES[signal.trust],
         int(signal.is_learning),
         signal.received_time_ns,
-        msgspec.json.encode(signal.reasons),
+        msgspec.json.encode([_with_finite_value(reason) for reason in signal.reasons]),
     )
+
+
+def _with_finite_value(reason: Reason) -> Reason:
+    # JSON has no infinity: a ratio to nothing becomes the largest number there is.
+    if math.isinf(reason.value):
+        return msgspec.structs.replace(reason, value=math.copysign(sys.float_info.max, reason.value))
+    return reason
 
 
 def _contract_row(contract: Contract) -> Row:

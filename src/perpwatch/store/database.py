@@ -38,7 +38,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.name = engine.url.render_as_string(hide_password=True)
+        self.name = self._name()
 
     @classmethod
     def open(cls, url: str, *, migrate: bool = True) -> Database:
@@ -72,6 +72,11 @@ class Database:
     def path(self) -> Path | None:
         """The file, None on a server."""
         return Path(self._engine.url.database or "") if self.is_sqlite else None
+
+    def _name(self) -> str:
+        """As people know it: the path of a file, the address of a server without its password."""
+        url = self._engine.url
+        return url.database or "" if self.is_sqlite else url.set(drivername="postgresql").render_as_string()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

@@ -13,7 +13,7 @@ from perpwatch.errors import StoreDamaged
 from perpwatch.model import MINUTE_MS, Timeframe, Trust
 from perpwatch.store import schema
 from perpwatch.store.database import Database
-from perpwatch.store.records import HOUR_MS, TRUST_CODES
+from perpwatch.store.records import EMPTY_CODE, HOUR_MS, TRUST_CODES
 
 DAY_MS = 24 * HOUR_MS
 
@@ -243,10 +243,11 @@ def _check_ledger(connection: Connection, findings: Findings) -> None:
             if len(codes) != 60:
                 findings.problems.append(f"the ledger of {symbol} at {hour_ms} has {len(codes)} minutes, not 60")
                 continue
-            expected = {minute for minute in looked_at if codes[minute] != _UNKNOWN}
+            expected = {minute for minute in looked_at if codes[minute] not in (_UNKNOWN, EMPTY_CODE)}
+            empty = sum(codes[minute] == EMPTY_CODE for minute in looked_at)
             findings.minutes += len(looked_at)
             for counter, count in (
-                (findings.gaps, len(looked_at) - len(expected | present)),
+                (findings.gaps, len(looked_at) - len(expected | present) - empty),
                 (findings.lost, len(expected - present)),
                 (findings.unledgered, len(present - expected)),
             ):

@@ -14,12 +14,16 @@ HOUR_MS = 60 * MINUTE_MS
 TRUST_CODES = {Trust.UNKNOWN: 0, Trust.STREAMED: 1, Trust.VERIFIED: 2, Trust.REPAIRED: 3, Trust.QUIET: 4}
 
 
+#: In a ledger row: nothing was traded, and there was no price yet to draw a candle at.
+EMPTY_CODE = 5
+
+
 class LedgerHour(msgspec.Struct, frozen=True):
     """What is known about the sixty minutes of one hour of one symbol."""
 
     symbol: str
     hour_ms: int  # open time of its first minute, on a whole hour
-    codes: bytes  # sixty of TRUST_CODES
+    codes: bytes  # sixty of TRUST_CODES or EMPTY_CODE
 
 
 class Retracted(msgspec.Struct, frozen=True):

@@ -1,0 +1,260 @@
+"""What of the watch goes into the store, and what of it comes back after a restart.
+
+A minute and what the ledger says of it are written together, so that after a crash the two agree. Nothing here waits:
+:meth:`Keeper.note` hands records to the writer, and whoever reads the feed awaits :meth:`Writer.room` in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from perpwatch.alert.outcomes import Outcome
+from perpwatch.alert.policy import Alert, MarketAlert
+from perpwatch.app.engine import Engine, Step
+from perpwatch.market.candles import roll_up_all, with_quiet_minutes
+from perpwatch.market.repair import REST_SETTLE_MS
+from perpwatch.model import (
+    ANALYSED_TIMEFRAMES,
+    MINUTE_MS,
+    Batch,
+    Candle,
+    CandleHistory,
+    Contract,
+    ContractUpdate,
+    Timeframe,
+    Trust,
+)
+from perpwatch.store import (
+    EMPTY_CODE,
+    HOUR_MS,
+    TRUST_CODES,
+    Alerted,
+    AlertOutcome,
+    Delivered,
+    LedgerHour,
+    Reader,
+    Record,
+    Retracted,
+    State,
+    Writer,
+)
+
+logger = logging.getLogger(__name__)
+
+#: When in a minute the ledger is compared: far from the moment in which minutes close.
+COMPARE_AT_MS = 30_000
+
+_UNKNOWN, _VERIFIED = TRUST_CODES[Trust.UNKNOWN], TRUST_CODES[Trust.VERIFIED]
+_EMPTY_IS_VERIFIED = bytes(_VERIFIED if code == EMPTY_CODE else code for code in range(256))
+_LONGER = tuple(timeframe for timeframe in ANALYSED_TIMEFRAMES if timeframe is not Timeframe.Min1)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a start found in the store."""
+
+    symbols: int  # of the ledger
+    minutes: int  # known in it, all symbols together
+    newest_ms: int  # the newest minute known; 0 when there is none
+
+
+class Keeper:
+    """Keeps what an engine finds.
+
+    Args:
+        is_history_kept: also store the candles that are read at the start of each symbol.
+    """
+
+    def __init__(self, engine: Engine, reader: Reader, writer: Writer, *, is_history_kept: bool = True) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._writer = writer
+        self._is_history_kept = is_history_kept
+        self._hours: dict[tuple[str, int], bytearray] = {}  # the ledger as the store has it: symbol, hour
+        self._contracts: dict[str, Contract] = {}  # as the store has them
+        self._compared_ms = 0
+
+    # --- Start ------------------------------------------------------------------------------------------------------
+
+    def restore(self, now_ms: int) -> Restored:
+        """Give the engine back its ledger; call it before anything is watched.
+
+        Args:
+            now_ms: the exchange's time, or our best guess.
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ledger = self._engine.ledger
+        for contract in self._reader.contracts():
+            self._contracts[contract.symbol] = contract
+        minutes, newest_ms = 0, 0
+        for hour in self._reader.ledger(now_ms - ledger.minutes * MINUTE_MS, now_ms + HOUR_MS):
+            self._hours[hour.symbol, hour.hour_ms] = bytearray(hour.codes)
+            ledger.restore(hour.symbol, hour.hour_ms, hour.codes.translate(_EMPTY_IS_VERIFIED))
+            minutes += 60 - hour.codes.count(_UNKNOWN)
+            newest_ms = max(newest_ms, ledger.newest_ms(hour.symbol) or 0)
+        return Restored(len({symbol for symbol, _ in self._hours}), minutes, newest_ms)
+
+    def recall(self, key: str) -> bytes | None:
+        """What was remembered under a key: of the policy, a detector, a limit."""
+        state = self._reader.state(key)
+        return state.value if state else None
+
+    def waiting_alerts(self) -> list[Alert | MarketAlert]:
+        """Alerts that were decided and, as far as the store knows, told to nobody; oldest first."""
+        found: list[Alert | MarketAlert] = []
+        for alerted in self._reader.waiting_alerts():
+            try:
+                if alerted.symbol:
+                    found.append(msgspec.json.decode(alerted.body, type=Alert))
+                else:
+                    found.append(msgspec.json.decode(alerted.body, type=MarketAlert))
+            except msgspec.MsgspecError as error:
+                logger.warning("the alert %s cannot be read: %s", alerted.key, error)
+        return found
+
+    # --- The flow ---------------------------------------------------------------------------------------------------
+
+    def note(self, batch: Batch, step: Step) -> None:
+        """Store what a step led to; call it after each step of the engine, in order."""
+        outcome, engine = step.outcome, self._engine
+        records: list[Record] = list(step.signals)
+        touched: set[tuple[str, int]] = set()
+        is_known = engine.ledger.trust
+        for span in outcome.lost:
+            for open_time_ms in range(span.start_ms, span.end_ms, MINUTE_MS):
+                # A minute can be lost and found in one step; the ledger has the last word.
+                if is_known(span.symbol, open_time_ms) is Trust.UNKNOWN:
+                    self._lose(span.symbol, open_time_ms, records, touched)
+        for candle in outcome.closed:
+            if candle.timeframe is not Timeframe.Min1:
+                records.append(candle)
+            elif is_known(candle.symbol, candle.open_time_ms) is not Trust.UNKNOWN:
+                records.append(candle)
+                self._mark(candle.symbol, candle.open_time_ms, TRUST_CODES[candle.trust], touched)
+        for event in batch.events:
+            if isinstance(event, CandleHistory) and self._is_history_kept:
+                self._note_history(event, batch.watermark_ms - REST_SETTLE_MS, records, touched)
+        for event in step.events:
+            if isinstance(event, ContractUpdate):
+                self._note_contract(event.contract, records)
+        self._put(records, touched)
+        if engine.now_ms - COMPARE_AT_MS >= self._compared_ms + MINUTE_MS:
+            self.compare()
+
+    def _lose(self, symbol: str, open_time_ms: int, records: list[Record], touched: set[tuple[str, int]]) -> None:
+        hour_ms = open_time_ms - open_time_ms % HOUR_MS
+        hour = self._hours.get((symbol, hour_ms))
+        if hour is not None and hour[(open_time_ms - hour_ms) // MINUTE_MS] != _UNKNOWN:
+            records.append(Retracted(symbol, open_time_ms, open_time_ms + MINUTE_MS))
+            self._mark(symbol, open_time_ms, _UNKNOWN, touched)
+
+    def _mark(self, symbol: str, open_time_ms: int, code: int, touched: set[tuple[str, int]]) -> None:
+        key = symbol, open_time_ms - open_time_ms % HOUR_MS
+        hour = self._hours.get(key)
+        if hour is None:
+            hour = self._hours[key] = bytearray(60)
+        hour[(open_time_ms - key[1]) // MINUTE_MS] = code
+        touched.add(key)
+
+    def _note_history(
+        self, history: CandleHistory, until_ms: int, records: list[Record], touched: set[tuple[str, int]]
+    ) -> None:
+        """Minutes from before the watch are not reported by the engine; those that the store lacks are kept here."""
+        symbol, new = history.symbol, set[int]()
+        minutes = with_quiet_minutes(history, until_ms)
+        for minute in minutes:
+            open_time_ms = minute.open_time_ms
+            hour = self._hours.get((symbol, open_time_ms - open_time_ms % HOUR_MS))
+            code = hour[open_time_ms % HOUR_MS // MINUTE_MS] if hour is not None else _UNKNOWN
+            if code in (_UNKNOWN, EMPTY_CODE) and self._is_known(symbol, open_time_ms):
+                records.append(msgspec.structs.replace(minute, trust=Trust.VERIFIED))
+                self._mark(symbol, open_time_ms, _VERIFIED, touched)
+                new.add(open_time_ms)
+        if new:
+            records += _longer(minutes, new)
+
+    def _is_known(self, symbol: str, open_time_ms: int) -> bool:
+        return self._engine.ledger.trust(symbol, open_time_ms) is not Trust.UNKNOWN
+
+    def _note_contract(self, contract: Contract, records: list[Record]) -> None:
+        if self._contracts.get(contract.symbol) != contract:
+            self._contracts[contract.symbol] = contract
+            records.append(contract)
+
+    def compare(self) -> None:
+        """Store what the ledger learnt without a candle being closed: minutes verified by REST, or empty ones.
+
+        Done once a minute by itself; once more before the end is good.
+        """
+        now_ms = self._engine.now_ms
+        self._compared_ms = now_ms - now_ms % MINUTE_MS
+        records: list[Record] = []
+        touched: set[tuple[str, int]] = set()
+        for series in self._engine.book.series.values():
+            self._note_contract(series.contract, records)
+        oldest_ms = now_ms - self._engine.ledger.minutes * MINUTE_MS
+        for key in [key for key in self._hours if key[1] + HOUR_MS <= oldest_ms]:
+            del self._hours[key]
+        for symbol in self._engine.ledger.symbols():
+            self._compare_symbol(symbol, oldest_ms - oldest_ms % HOUR_MS + HOUR_MS, now_ms, touched)
+        self._put(records, touched)
+
+    def _compare_symbol(self, symbol: str, start_ms: int, now_ms: int, touched: set[tuple[str, int]]) -> None:
+        codes = self._engine.ledger.codes(symbol, start_ms, now_ms - now_ms % HOUR_MS + HOUR_MS)
+        for first in range(0, len(codes), 60):
+            hour_ms = start_ms + first * MINUTE_MS
+            known = codes[first : first + 60]
+            hour = self._hours.get((symbol, hour_ms))
+            kept = bytes(hour) if hour is not None else bytes(60)
+            if known == kept or known == kept.translate(_EMPTY_IS_VERIFIED):
+                continue
+            for minute, (new, old) in enumerate(zip(known, kept, strict=True)):
+                # Unknown by itself is no news: what was lost has been reported.
+                if new not in (_UNKNOWN, old) and old != EMPTY_CODE:
+                    code = EMPTY_CODE if old == _UNKNOWN else new
+                    self._mark(symbol, hour_ms + minute * MINUTE_MS, code, touched)
+
+    def _put(self, records: list[Record], touched: set[tuple[str, int]]) -> None:
+        records += [LedgerHour(*key, bytes(self._hours[key])) for key in sorted(touched)]
+        self._writer.put_now(*records)
+
+    # --- What is told and remembered --------------------------------------------------------------------------------
+
+    def alert(self, alert: Alert | MarketAlert, states: Mapping[str, bytes] | None = None) -> None:
+        """Store an alert together with the states that must not forget it: the policy's."""
+        symbol = alert.symbol if isinstance(alert, Alert) else ""
+        records: list[Record] = [Alerted(alert.key, alert.time_ms, symbol, msgspec.json.encode(alert))]
+        records += [State(key, value, alert.time_ms) for key, value in (states or {}).items()]
+        self._writer.put_now(*records)
+
+    def delivered(self, key: str, time_ms: int) -> None:
+        """An alert has reached its people."""
+        self._writer.put_now(Delivered(key, time_ms))
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Store what came of an alert."""
+        body = msgspec.json.encode(outcome)
+        self._writer.put_now(AlertOutcome(outcome.key, outcome.time_ms, outcome.symbol, body))
+
+    def remember(self, key: str, value: bytes, now_ms: int) -> None:
+        """Store a state, to be asked for with :meth:`recall` after the next start."""
+        self._writer.put_now(State(key, value, now_ms))
+
+
+def _longer(minutes: list[Candle], new: set[int]) -> list[Candle]:
+    """The longer candles that lie wholly within these minutes and hold a new one."""
+    start_ms, end_ms = minutes[0].open_time_ms, minutes[-1].close_time_ms
+    found: list[Candle] = []
+    for timeframe in _LONGER:
+        length = timeframe.milliseconds
+        buckets = {open_time_ms - open_time_ms % length for open_time_ms in new}
+        wanted = [minute for minute in minutes if minute.open_time_ms - minute.open_time_ms % length in buckets]
+        found += [
+            candle for candle in roll_up_all(wanted, timeframe, until_ms=end_ms) if candle.open_time_ms >= start_ms
+        ]
+    return found
