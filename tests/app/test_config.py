@@ -196,11 +196,4 @@ def test_addresses_lose_the_slash_at_their_end_so_that_paths_can_follow() -> Non
 
 def test_the_briefs_websocket_config_is_the_websocket_table_with_its_defaults() -> None:
     assert Config().websocket.model_dump() == WEBSOCKET_CONFIG
-    assert list(WEBSOCKET_CONFIG)[:6] == [
-        "enabled",
-        "base_url",
-        "max_connections",
-        "max_subscriptions_per_connection",
-        "planned_subscriptions_per_connection",
-        "ping_interval",
-    ]
+    assert {"max_connections", "max_subscriptions_per_connection", "ping_interval"} <= set(WEBSOCKET_CONFIG)

@@ -112,6 +112,7 @@ class WebsocketConfig(_Table):
     max_connections: Annotated[int, Field(ge=1)] = LIMITS.max_connections
     max_subscriptions_per_connection: Annotated[int, Field(ge=1)] = LIMITS.max_subscriptions_per_connection
     planned_subscriptions_per_connection: Annotated[int, Field(ge=1)] = 95
+    explore_capacity: bool = False  # learn how many subscriptions a connection takes, up to the configured limit
     ping_interval: Annotated[float, Field(ge=1, le=50)] = LIMITS.ping_interval_s
     connection_lifetime: Annotated[float, Field(ge=60)] = LIMITS.connection_lifetime_s  # then another takes over
     reconnect_delay: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -166,7 +167,7 @@ class LogLevel(enum.StrEnum):
 
 class LoggingConfig(_Table):
     level: LogLevel = LogLevel.INFO
-    format: Literal["auto", "text", "json"] = "auto"
+    format: Literal["text", "json"] = "text"
 
 
 class _Environment(EnvSettingsSource):

@@ -1,0 +1,81 @@
+"""What the guide says about keys and files is true."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local_exchange import local_exchange
+from perpwatch.app.config import Config, flat
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: | `key` | `default` | unit | `VARIABLE` | why |
+ROW = re.compile(r"^\| `([a-zA-Z0-9_.]+)` \| `(.*?)` \| ([^|]+) \| `(PERPWATCH_\w+)` \| ([^|]+) \|$", re.MULTILINE)
+
+
+def test_every_setting_is_documented_with_its_default_and_its_variable() -> None:
+    rows = {row[0]: row for row in ROW.findall((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))}
+    settings = flat(Config.model_construct().model_dump(mode="json"))
+    missing = [
+        f"| `{key}` | `{json.dumps(value)}` | UNIT | `PERPWATCH_{key.upper().replace('.', '__')}` | WHY |"
+        for key, value in settings.items()
+        if key not in rows
+    ]
+    assert not missing, "add to docs/configuration.md:\n" + "\n".join(missing)
+    assert [key for key in rows if key not in settings] == []
+    for key, (_, default, unit, variable, why) in rows.items():
+        assert (key, json.loads(default)) == (key, settings[key])
+        assert variable == f"PERPWATCH_{key.upper().replace('.', '__')}"
+        assert unit.strip()
+        assert why.strip()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_and_to_files_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_index_names_every_page_of_the_guide() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        assert page.name == "index.md" or f"]({page.name})" in index, f"docs/index.md does not name {page.name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_exist(document: Path) -> None:
+    for name in re.findall(
+        r"`((?:src|tests|examples|docs|benchmarks)/[\w./-]+)`", document.read_text(encoding="utf-8")
+    ):
+        assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+async def test_the_program_that_is_shown_runs(name: str) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    async with asyncio.timeout(40), local_exchange() as local:
+        addresses = {
+            "PERPWATCH_WEBSOCKET__BASE_URL": local.config.websocket.base_url,
+            "PERPWATCH_REST__BASE_URL": local.config.rest.base_url,
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | addresses,
+            cwd="/",
+        )
+        printed, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    assert b"BTC_USDT" in printed
+    assert b"'active_connections': 1" in printed
