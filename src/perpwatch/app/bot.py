@@ -94,6 +94,7 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
         subscriptions_per_connection=websocket.planned_subscriptions_per_connection,
         wishes=[parse_wish(name) for name in websocket.subscription_types],
         use_websocket=websocket.enabled,
+        explores_capacity=websocket.explore_capacity,
         retries=Retries(first_s=websocket.reconnect_delay, max_attempts=websocket.max_reconnect_attempts),
     )
 

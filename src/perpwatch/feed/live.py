@@ -45,6 +45,7 @@ class FeedSettings:
     subscriptions_per_connection: int  # used by the plan; below the limit, to leave room
     wishes: Sequence[Wish]
     use_websocket: bool = True
+    explores_capacity: bool = False  # ask connections for more than planned, up to the limit, while symbols are polled
     retries: Retries = field(default_factory=Retries)
 
 
@@ -86,6 +87,7 @@ class LiveFeed:
             self._deliver,
             settings.retries,
             lambda: self.now_ms() if self.exchange_clock.is_set else 0,
+            explores=settings.explores_capacity,
         )
         self.pool.on_limit = self._serve
         self.ladder = Ladder()
@@ -179,6 +181,7 @@ class LiveFeed:
     def _serve(self) -> None:
         capacity = self.pool.capacity if self._settings.use_websocket else 0
         self.service = serve(self._turnover_24h, self._settings.wishes, capacity)
+        self.pool.is_short = bool(self.service.polled or self.service.untold_trades)
         self.pool.want(self.service.rates)
 
     @property

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from perpwatch.errors import ConnectionFailed
@@ -28,6 +29,8 @@ LEAST_LIMIT = 10
 REFUSED_DIALS_MAKE_LIMIT = 3
 
 
+#: Capacity is explored by so many subscriptions at a time, so often, and only while all that was asked for is there.
+EXPLORE_STEP, EXPLORE_EVERY_S = 5, 600.0
 #: A connection is mute when it brings nothing for the time in which so many messages were usual, and at least so long.
 MUTE_MESSAGES, MUTE_S = 30.0, 10.0
 #: Share of the latest second in a connection's usual rate: a memory of about three minutes.
@@ -73,6 +76,13 @@ class ConnectionStatus:
     expected_rate: float  # messages a second
 
 
+class LearnedLimit(msgspec.Struct, frozen=True):
+    """How many subscriptions a connection was found to take, and when (our clock, ms)."""
+
+    subscriptions: int
+    learned_ms: int
+
+
 class Pool:
     """All WebSocket connections to one exchange.
 
@@ -92,11 +102,17 @@ class Pool:
         sink: Sink,
         retries: Retries,
         exchange_now_ms: Callable[[], int] = lambda: 0,
+        *,
+        explores: bool = False,
     ) -> None:
         self.per_connection = min(per_connection, limits.max_subscriptions_per_connection)
         self.max_connections = limits.max_connections
         self.configured = (self.per_connection, self.max_connections)
         self._limited_s: float | None = None  # when a limit was last lowered
+        self.learned: LearnedLimit | None = None  # the last limit that was met
+        self.is_short = False  # there are streams that would be taken if there were room
+        self._explores = explores
+        self._explored_s = clock.monotonic()
         self.connections: dict[str, Connection] = {}
         self.rates: dict[Stream, float] = {}
         self.refused: dict[Stream, str] = {}  # streams the exchange does not give, with its reason
@@ -141,6 +157,7 @@ class Pool:
                     self._replace_the_mute()
                     self._renew_the_old()
                     self._forgive()
+                    self._explore()
         finally:
             self._group = None
             self._tasks.clear()
@@ -382,13 +399,41 @@ class Pool:
             )
             self.per_connection = limit
             self._limited_s = self._clock.monotonic()
+            self.learned = LearnedLimit(limit, self._clock.time_ns() // 1_000_000)
             self.on_limit()
             changed = True
         if changed:
             self._replan()
 
+    def remember(self, learned: LearnedLimit) -> None:
+        """Begin with a limit that was learned before; what is configured is never exceeded."""
+        self.learned = learned
+        if self._explores:
+            self.per_connection = min(learned.subscriptions, self._limits.max_subscriptions_per_connection)
+
+    def _explore(self) -> None:
+        """Ask connections for a little more, when there is more to ask for and no limit is known."""
+        now_s = self._clock.monotonic()
+        most = self._limits.max_subscriptions_per_connection
+        if self.learned is not None:
+            most = min(most, self.learned.subscriptions)
+        is_settled = all(one.session is not None and not one.session.pending for one in self.connections.values())
+        if (
+            self._explores
+            and self.is_short
+            and is_settled
+            and self.per_connection < most
+            and now_s - self._explored_s >= EXPLORE_EVERY_S
+        ):
+            self._explored_s = now_s
+            self.per_connection = min(most, self.per_connection + EXPLORE_STEP)
+            logger.info("exploring: %d subscriptions a connection", self.per_connection)
+            self.on_limit()
+
     def _forgive(self) -> None:
         """Go back to the configured limits an hour after one was met; if it still stands it is met once more."""
+        if self._explores:
+            return  # what was learned by exploring stands until it is explored anew
         if self._limited_s is not None and self._clock.monotonic() - self._limited_s >= FORGIVE_AFTER_S:
             self._limited_s = None
             self.per_connection, self.max_connections = self.configured
