@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import lzma
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from perpwatch.app.lab import (
-    LabOptions,
-    LabReport,
-    grid,
-    read_labels,
-    read_trades,
-    roll_up,
-    rules_from_files,
-    run_lab,
-    to_json,
-    to_text,
-)
-from perpwatch.detect.breakout import Breakout
-from perpwatch.detect.rarity import VolumeRarity
-from perpwatch.detect.rules import RuleFactory
+from perpwatch.app.lab import LabOptions, LabReport, rules_from_files, run_lab, to_json, to_text
+from perpwatch.app.lab_files import grid, read_candles, read_labels, read_tape, roll_up
+from perpwatch.app.lab_page import to_html
+from perpwatch.detect.rules import PRESETS, Condition, Rule
 from perpwatch.errors import ConfigurationError
 from perpwatch.market import candles as market_candles
 from perpwatch.model import MINUTE_MS, Timeframe, Trust
@@ -155,10 +146,10 @@ def test_labels_are_found_or_missed(tmp_path: Path) -> None:
 
 def test_rules_are_measured_side_by_side_and_do_not_touch_each_other(tmp_path: Path) -> None:
     write_candles(tmp_path, "AAA_USDT", 2 * DAY, 1, burst_at=[2000])
-    both: dict[str, RuleFactory] = {"rarity": lambda: [VolumeRarity()], "breakout": lambda: [Breakout(price=1.05)]}
+    both = [Rule("rarity", (Condition("rarity"),)), Rule("breakout", (Condition("breakout", {"price": 1.05}),))]
     report = run_lab(LabOptions(candles=[tmp_path], rules=both))
     assert [row.rule for row in report.sets] == ["rarity", "breakout"]
-    alone = run_lab(LabOptions(candles=[tmp_path], rules={"breakout": both["breakout"]}))
+    alone = run_lab(LabOptions(candles=[tmp_path], rules=both[1:]))
     assert alone.sets[0] == report.sets[1]
     text = to_text(report)
     assert "rarity" in text
@@ -258,7 +249,7 @@ def test_a_silence_far_beyond_the_others_of_a_tape_is_an_outage(tmp_path: Path) 
 
 def test_a_tape_has_exact_turnover(tmp_path: Path) -> None:
     write_tape(tmp_path, "ABC", 5)
-    tape = read_trades(tmp_path / "ABC.csv")
+    tape = read_tape(tmp_path / "ABC.csv")
     assert tape.symbol == "ABC_BTC"
     assert len(tape.price) == 20
 
@@ -288,26 +279,139 @@ def test_an_event_announced_by_several_groups_is_one_event(tmp_path: Path) -> No
     assert [label.symbol for label in read_labels(path)] == ["ABC", "XYZ"]
 
 
-def test_wrong_input_is_refused_with_what_would_be_right(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", r"A\.csv'.*the file is empty"),
+        ("t_ms,open,high,low,close,volume\n", "at least one row below the header"),
+        ("time,o,h,l,c\n1,2,3,4,5\n", r"A\.csv:1: .*a column volume, called volume"),
+        ("t_ms,open,high,low,close,volume\n1,2,2,2,2,1\n1,2,3,1,five,6\n", r"A\.csv:3: close = 'five'.*a number"),
+        ("t_ms,open,high,low,close,volume\n1,2,2,2\n", r"A\.csv:2'.*at least 5 cells, not 4"),
+        ("t_ms,open,high,low,close,volume\n1,2,2,2,2,1\n2,2,2,3,2,1\n", r"A\.csv:3: .*a high not below the low"),
+        ("t_ms,open,high,low,close,volume\n1,2,2,2,nan,1\n", r"A\.csv:2: .*prices above 0"),
+        ("t_ms,open,high,low,close,volume\n120000,2,2,2,2,1\n240000,2,2,2,2,1\n360000,2,2,2,2,1\n", "1, 5, 15 or 60"),
+    ],
+)
+def test_a_wrong_candle_file_is_refused_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "A.csv").write_text(text)
+    with pytest.raises(ConfigurationError, match=complaint):
+        run_lab(LabOptions(candles=[tmp_path]))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("timestamp,side,price\n1,buy,3\n", "a column amount"),
+        ("timestamp,side,price,amount\n1,buy,3,1\n2,hold,3,1\n", r"A\.csv:3: side 'hold'.*buy or sell"),
+        ("timestamp,side,price,amount\n1,buy,-3,1\n", r"A\.csv:2: .*a price above 0"),
+        ("timestamp,side,price,amount\n1,buy,3,1\n", "a tape of several minutes"),
+    ],
+)
+def test_a_wrong_tape_is_refused_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "A.csv").write_text(text)
+    with pytest.raises(ConfigurationError, match=complaint):
+        run_lab(LabOptions(trades=[tmp_path]))
+
+
+def test_wrong_folders_and_labels_are_refused_with_what_would_be_right(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="at least one folder"):
         run_lab(LabOptions())
-    with pytest.raises(ConfigurationError, match=r"a folder with \.csv"):
+    with pytest.raises(ConfigurationError, match=r"with \.csv.*it holds none"):
         run_lab(LabOptions(candles=[tmp_path]))
-    (tmp_path / "A.csv").write_text("time,o,h,l,c,v\n1,2,3,4,5,6\n")
-    with pytest.raises(ConfigurationError, match="the columns t_ms,open,high,low,close,volume"):
+    with pytest.raises(ConfigurationError, match="there is none of this name"):
+        run_lab(LabOptions(candles=[tmp_path / "nowhere"]))
+    (tmp_path / "A.csv.xz").write_bytes(b"no xz at all")
+    with pytest.raises(ConfigurationError, match=r"A\.csv\.xz.*a readable CSV"):
         run_lab(LabOptions(candles=[tmp_path]))
-    (tmp_path / "A.csv").write_text("t_ms,open,high,low,close,volume\n")
-    with pytest.raises(ConfigurationError, match="at least one row"):
-        run_lab(LabOptions(candles=[tmp_path]))
-    (tmp_path / "A.csv").write_text("t_ms,open,high,low,close,volume\n1,2,3,4,five,6\n")
-    with pytest.raises(ConfigurationError, match="six numbers"):
-        run_lab(LabOptions(candles=[tmp_path]))
-    (tmp_path / "A.csv").write_text("time,side,price\n1,buy,3\n")
-    with pytest.raises(ConfigurationError, match="columns timestamp, side, price, amount"):
-        run_lab(LabOptions(trades=[tmp_path]))
+    with pytest.raises(ConfigurationError, match="this is a file"):
+        run_lab(LabOptions(candles=[tmp_path / "A.csv.xz"]))
     labels = tmp_path / "labels.txt"
-    labels.write_text("symbol,time\nABC,yesterday\n")
-    with pytest.raises(ConfigurationError, match="a UTC time"):
+    labels.write_text("symbol,time\nABC,2021-04-06\nABC,yesterday\n")
+    with pytest.raises(ConfigurationError, match=r"labels\.txt:3: yesterday.*a UTC time"):
         read_labels(labels)
     with pytest.raises(ConfigurationError, match="a readable CSV"):
         read_labels(tmp_path / "none.csv")
+
+
+def test_candle_files_are_read_in_other_spellings(tmp_path: Path) -> None:
+    expected = [
+        [1_617_580_800_000.0, 1.0, 2.0, 0.5, 1.5, 10.0, 12.5],
+        [1_617_580_860_000.0, 1.0, 2.0, 0.5, 1.5, 0.0, 0.0],
+    ]
+    spellings = (
+        "Volume,close,low,high,open,t_ms,x\n0,1.5,.5,2,1,1617580860000,\n10,1.5,.5,2,1,1617580800000,\n",
+        "time;open;high;low;close;volume\n1617580800;1;2;.5;1.5;10\n1617580860;1;2;.5;1.5;0\n",
+        "date,open,high,low,close,volume\n2021-04-05 00:00:00,1,2,.5,1.5,10\n2021-04-05T00:01:00Z,1,2,.5,1.5,0\n",
+        "1617580800000000,1,2,.5,1.5,10\n1617580860000000,1,2,.5,1.5,0\n",
+        "\ufeffopen_time,open,high,low,close,volume\r\n1617580800000,1,2,.5,1.5,10\r\n1617580860000,1,2,.5,1.5,0\r\n",
+    )
+    for text in spellings:
+        (tmp_path / "A.csv").write_text(text, encoding="utf-8", newline="")
+        assert read_candles(tmp_path / "A.csv").tolist() == expected
+    (tmp_path / "A.csv").write_text("t_ms,open,high,low,close,volume,quote_volume\n1617580800000,1,2,.5,1.5,10,17\n")
+    assert read_candles(tmp_path / "A.csv")[0, 6] == 17.0
+
+
+def test_tapes_are_read_in_other_spellings(tmp_path: Path) -> None:
+    (tmp_path / "ABC_x.csv").write_text(
+        "price,qty,time,is_buyer_maker\n2,5,1617580801000,true\n1,3,1617580800000,false\n"
+    )
+    tape = read_tape(tmp_path / "ABC_x.csv")
+    assert (tape.symbol, tape.price.tolist(), tape.is_buy.tolist()) == ("ABC", [1.0, 2.0], [True, False])
+
+
+# --- Many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    for number in range(3):
+        write_candles(tmp_path / "set", f"S{number}_USDT", 2 * DAY, number, burst_at=[2000 + 100 * number])
+        write_tape(tmp_path / "tapes", f"T{number}", 2 * DAY, burst_ms=START_MS + 2000 * MINUTE_MS)
+    rules = [PRESETS["default"], PRESETS["breakout"]]
+    options = LabOptions(candles=[tmp_path / "set"], trades=[tmp_path / "tapes"], rules=rules)
+    told: list[float] = []
+    alone = run_lab(options)
+    together = run_lab(replace(options, processes=2), lambda done, total, text: told.append(done / total))
+    assert to_json(alone) == to_json(together)
+    assert told[-1] == pytest.approx(1.0)
+    assert told == sorted(told)
+
+
+def test_an_error_in_another_process_is_told_like_one_in_this(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "A.csv").write_text("t_ms,open,high,low,close,volume\n1,2,2,2,oops,1\n")
+    with pytest.raises(ConfigurationError, match="oops"):
+        run_lab(LabOptions(candles=[tmp_path / "one", tmp_path / "two"], processes=2))
+
+
+# --- What came of it, and the page ------------------------------------------------------------------------------------
+
+
+def test_alerts_are_judged_by_what_came_of_them_and_carry_a_score(tmp_path: Path) -> None:
+    for number in range(2):
+        write_candles(tmp_path, f"S{number}_USDT", 4 * DAY, number, burst_at=[2000, 3000, 4000, 5000])
+    report = run_lab(LabOptions(candles=[tmp_path]))
+    outcome = report.sets[0].outcome
+    assert outcome is not None
+    assert outcome.alerts == report.sets[0].alerts
+    assert outcome.random_hit_rate is not None
+    burst = next(alert for alert in report.alerts if (alert.time_ms - START_MS) // MINUTE_MS == 2001)
+    assert burst.score is not None
+    assert burst.score > 0.5
+    assert any(str(reason["text"]).startswith("pump score 0.") for reason in burst.reasons)
+    assert run_lab(LabOptions(candles=[tmp_path], has_outcomes=False)).sets[0].outcome is None
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    write_candles(tmp_path / "set", "A<B_USDT", 3 * DAY, 1, burst_at=[2000, 3000])
+    labels = tmp_path / "labels.csv"
+    labels.write_text("symbol,time\nA<B,2021-04-06 09:20:00\n")
+    rules = [PRESETS["default"], PRESETS["quiet"]]
+    page = to_html(run_lab(LabOptions(candles=[tmp_path / "set"], rules=rules, labels=labels)), rules)
+    assert page.startswith("<!doctype html>")
+    assert page.count("<svg") >= 3
+    assert "A&lt;B_USDT" in page
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=\"https?:", page)
+    assert page == to_html(run_lab(LabOptions(candles=[tmp_path / "set"], rules=rules, labels=labels)), rules)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perpwatch.app.lab import read_candles
+from perpwatch.app.lab_files import read_candles
 from perpwatch.model import Candle, Finality, Timeframe, Trust
 
 #: 2021-04-05 00:00 UTC, a Monday.
@@ -88,5 +88,5 @@ def recorded(folder: str, symbol: str, size: int, *, timeframe: Timeframe = Time
     rows = read_candles(recorded_folder(folder) / f"{symbol}.csv.xz")[:size].tolist()
     return [
         candle(int(t_ms), close, volume * (open_ + close) / 2.0, symbol=symbol, open=open_, timeframe=timeframe)
-        for t_ms, open_, _, _, close, volume in rows
+        for t_ms, open_, _, _, close, volume, _ in rows
     ]

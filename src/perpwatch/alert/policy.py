@@ -3,9 +3,9 @@
 The policy is a pure state machine. It is given signals in the order of their exchange time, and told how far time has
 come; it reads no clock. It promises:
 
-* one alert per symbol and hour, across timeframes and detectors, except an *escalation*: a turnover ratio of at least
-  twice the highest one alerted in this hour. The hour runs from where the alert fired; what was suppressed neither
-  prolongs it nor raises the bar;
+* one alert per symbol and hour (``silence_ms``), across timeframes and detectors, except an *escalation*: a turnover
+  ratio of at least twice the highest one alerted in this hour. The hour runs from where the alert fired; what was
+  suppressed neither prolongs it nor raises the bar;
 * a minute in which at least max(3, 10 %) of the symbols alert becomes one ranked market alert;
 * a person's budget of alerts a day is met by moving the detectors' risk q, visibly (see :class:`Budget`);
 * nothing is told twice, also after a restart: keys and episodes are part of the saved state.
@@ -35,6 +35,7 @@ class Alert(msgspec.Struct, frozen=True):
     ratio: float  # turnover ratio that a later signal of the hour must double
     risk: float  # q per minute in force when it fired
     tags: tuple[Signal, ...] = ()  # what was known of the symbol before: a slow build-up ...
+    rule: str = ""  # whose policy told it
 
     @property
     def symbol(self) -> str:
@@ -50,6 +51,7 @@ class MarketAlert(msgspec.Struct, frozen=True):
     alerts: tuple[Alert, ...]  # most unusual first; some of them were told singly before the crowd was seen
     watched: int  # symbols at that time
     risk: float
+    rule: str = ""
 
     @property
     def symbols(self) -> int:
@@ -200,6 +202,8 @@ class Policy:
         risk: float = 1e-4,
         alerts_per_day: float | None = None,
         tags: frozenset[str] = frozenset({"build_up"}),
+        silence_ms: int = SILENCE_MS,
+        rule: str = "",
     ) -> None:
         """
         Args:
@@ -207,7 +211,11 @@ class Policy:
             risk: q per minute to start with, and to stay at without a budget.
             alerts_per_day: the budget; None for none.
             tags: detectors that find what is worth knowing but not worth a message.
+            silence_ms: how long a symbol is silent after an alert.
+            rule: stands on every alert, and in its key.
         """
+        self.rule = rule
+        self.silence_ms = silence_ms
         self.watched = watched
         self.dropped = 0  # alerts dropped because the budget was spent
         self._risk = risk
@@ -229,6 +237,14 @@ class Policy:
         return self._budget.risk if self._budget else self._risk
 
     @property
+    def has_budget(self) -> bool:
+        return self._budget is not None
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.rule}/" if self.rule else ""
+
+    @property
     def market_threshold(self) -> int:
         """Symbols in one minute that make it market-wide."""
         return max(self.MARKET_SYMBOLS, math.ceil(self.MARKET_SHARE * self.watched))
@@ -239,11 +255,10 @@ class Policy:
             return Suppressed(signal, Silence.UNTRUSTED, "the candle has unknown minutes")
         now_ms = signal.event_time_ms
         if signal.detector in self._tag_detectors:
-            self._tags[signal.symbol] = signal
-            return Suppressed(signal, Silence.TAG, f"{signal.detector} is shown beside an alert, not sent")
+            return self.note(signal)
         ratio = _turnover_ratio(signal)
         episode = self._episodes.get(signal.symbol)
-        is_same_hour = episode is not None and now_ms - episode.fired_ms < self.SILENCE_MS
+        is_same_hour = episode is not None and now_ms - episode.fired_ms < self.silence_ms
         if episode is not None and now_ms < episode.fired_ms:
             return Suppressed(signal, Silence.LATE, "an alert with a later time was told")
         escalation = 0
@@ -254,7 +269,7 @@ class Policy:
                 text = f"told {minutes} min ago; volume ratio {ratio:.3g} has not reached {needed:.3g}"
                 return Suppressed(signal, Silence.SILENT_HOUR, text)
             escalation = episode.escalation + 1
-        key = f"{signal.detector}:{signal.symbol}:{signal.timeframe}:{signal.open_time_ms}:{escalation}"
+        key = f"{self._prefix}{signal.detector}:{signal.symbol}:{signal.timeframe}:{signal.open_time_ms}:{escalation}"
         if key in self._keys:
             return Suppressed(signal, Silence.DUPLICATE, f"{key} was told")
         start_ms = episode.start_ms if episode is not None and is_same_hour else now_ms
@@ -262,7 +277,7 @@ class Policy:
         self._episodes[signal.symbol] = _Episode(start_ms, now_ms, ratio, escalation)
         tag = self._tags.get(signal.symbol)
         tags = (tag,) if tag is not None and now_ms - tag.event_time_ms < self.KEPT_TAGS_MS else ()
-        alert = Alert(key, signal, now_ms, start_ms, escalation, ratio, self.risk, tags)
+        alert = Alert(key, signal, now_ms, start_ms, escalation, ratio, self.risk, tags, self.rule)
         minute_ms = now_ms - now_ms % MINUTE_MS
         if minute_ms > self._minute_ms:
             self._minute_ms, self._minute, self._is_market_told = minute_ms, [], False
@@ -279,6 +294,17 @@ class Policy:
             self._held_since_ms = now_ms
         self._held.append(alert)
         return Held(alert)
+
+    def note(self, signal: Signal) -> Suppressed:
+        """Keep a signal to be shown beside the symbol's next alert."""
+        self._tags[signal.symbol] = signal
+        return Suppressed(signal, Silence.TAG, f"{signal.detector} is shown beside an alert, not sent")
+
+    def set_budget(self, alerts_per_day: float | None) -> None:
+        """Another budget from now on; q goes on from where it is."""
+        if alerts_per_day != (self._budget.wanted_per_day if self._budget else None):
+            self._risk = self.risk
+            self._budget = Budget(alerts_per_day, self._risk) if alerts_per_day is not None else None
 
     def advance(self, now_ms: int) -> list[Alert | MarketAlert]:
         """Time has come to ``now_ms`` (exchange): release held alerts, singly or as one, and move the budget."""
@@ -299,8 +325,8 @@ class Policy:
         self._is_market_told = True
         self._tell(now_ms)
         ranked = sorted(self._minute, key=_rank, reverse=True)
-        key = f"market:{self._minute_ms}"
-        return [MarketAlert(key, self._minute_ms, now_ms, tuple(ranked), self.watched, self.risk)]
+        key = f"{self._prefix}market:{self._minute_ms}"
+        return [MarketAlert(key, self._minute_ms, now_ms, tuple(ranked), self.watched, self.risk, self.rule)]
 
     def next_deadline_ms(self) -> int | None:
         """When :meth:`advance` has something to release; None while nothing is held."""
@@ -392,7 +418,7 @@ class Policy:
             self._episodes = {
                 symbol: episode
                 for symbol, episode in self._episodes.items()
-                if now_ms - episode.fired_ms < self.SILENCE_MS
+                if now_ms - episode.fired_ms < self.silence_ms
             }
 
 

@@ -1,76 +1,57 @@
-"""The laboratory: what detectors and rules would have alerted on recorded markets, and how soon they saw pumps.
+"""The laboratory: what rules would have alerted on recorded markets, how soon they saw pumps, and what came of it.
 
-It knows candle files, trade tapes and label lists, and drives the same detectors and the same policy that run live.
-
-Candle files are CSV (plain, ``.gz`` or ``.xz``) with ``t_ms,open,high,low,close,volume``, one file per symbol, open
-time in milliseconds and volume in base coin. Turnover is not in them and is taken as volume · (open + close) / 2, which
-is off by no more than the candle's own range. A folder's candles may be of any analysed timeframe; longer ones are
-rolled up, calendar-aligned. A minute that is missing in every file of a folder is an outage: unknown, never judged.
-A minute missing only in some is a minute without trades there, as is a minute with zero volume.
-
-Trade tapes are CSV with ``timestamp`` (ms), ``side``, ``price`` and ``amount``, one symbol per file, each a market of
-its own. A name like ``COIN_2020-11-18_18.00`` labels the announced start of a pump. Their turnover is exact. A silence
-far beyond the tape's others is taken for an outage.
-
-The first day of each file warms the detectors up and is not counted.
+It drives the same rules, detectors, score and policy that run live, over candle files and trade tapes (see
+``lab_files``). The first day of each file warms up and is not counted. Rules and folders are spread over processes; the
+figures do not depend on how many.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import lzma
-import math
-import re
+import multiprocessing
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from perpwatch.alert.outcomes import Outcome, Outcomes, Score, scorecard
 from perpwatch.alert.policy import Alert, Held, MarketAlert, Policy, Suppressed
-from perpwatch.detect.breakout import Breakout
-from perpwatch.detect.build_up import BuildUp
-from perpwatch.detect.detector import Detector
-from perpwatch.detect.flow import Confirmed, TradeFlow
-from perpwatch.detect.rarity import VolumeRarity
-from perpwatch.detect.rules import RuleFactory, read_rules
-from perpwatch.detect.volume_ratio import VolumeRatio
-from perpwatch.errors import ConfigurationError
-from perpwatch.model import (
-    ANALYSED_TIMEFRAMES,
-    MINUTE_MS,
-    Candle,
-    Finality,
-    Side,
-    Signal,
-    Timeframe,
-    Trade,
-    Trades,
-    Trust,
+from perpwatch.app.lab_files import (
+    DAY_MS,
+    Event,
+    Label,
+    Series,
+    Tape,
+    all_timeframes,
+    candle_files,
+    read_labels,
+    read_market,
+    read_tape,
+    read_text,
 )
+from perpwatch.detect.flow import TradeFlow
+from perpwatch.detect.rule_set import RuleSet, RuleSignal
+from perpwatch.detect.rules import PRESETS, Rule, read_rules
+from perpwatch.detect.score import SCORE, Scorer, read_model, shipped_model_text
+from perpwatch.errors import ConfigurationError
+from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Candle, Finality, Side, Timeframe, Trade, Trades, Trust
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-
-DAY_MS = 1440 * MINUTE_MS
 MARKET_SIZE = 750
 
 #: Where an alert belongs to a labelled event, and where it still does not count as another alert.
 WINDOW_BEFORE_MS = 10 * MINUTE_MS
 WINDOW_AFTER_MS = 16 * MINUTE_MS
 PROMPT_MS = 3 * MINUTE_MS
-#: Starts of one symbol within this time are one event; a listed one replaces the one announced in a file's name.
-SAME_EVENT_MS = 60 * MINUTE_MS
 
 #: Told how much is done, how much there is, and what is being done.
 Progress = Callable[[float, float, str], None]
@@ -83,12 +64,15 @@ class LabOptions:
     candles: Sequence[Path] = ()  # folders
     trades: Sequence[Path] = ()  # folders
     labels: Path | None = None
-    rules: Mapping[str, RuleFactory] = field(default_factory=lambda: {"default": default_rule})
+    rules: Sequence[Rule] = (PRESETS["default"],)
     is_intrabar: bool = False  # judge the running candle at every batch of trades
-    budget: float | None = None  # alerts a day
+    budget: float | None = None  # alerts a day, of every rule; None for what each rule says
     is_budget_scaled: bool = False  # the budget is for 750 symbols; otherwise for just the symbols of the set
     risk: float = 1e-4  # that a budget starts from; without one, every detector keeps its own
     warm_up_days: float = 1.0
+    has_score: bool = True  # with the model that is shipped
+    has_outcomes: bool = True  # what came of the alerts, against random moments
+    processes: int = 1
 
 
 class LabSet(msgspec.Struct, frozen=True):
@@ -110,6 +94,7 @@ class LabSet(msgspec.Struct, frozen=True):
     latency_s_median: float | None  # of official starts where there are any, else of announced ones
     latency_events: int
     other_alerts_per_coin_day: float | None
+    outcome: Score | None  # what came of the alerts; None where it was not asked for
 
 
 class LabAlert(msgspec.Struct, frozen=True):
@@ -127,6 +112,7 @@ class LabAlert(msgspec.Struct, frozen=True):
     is_merged: bool  # told as part of a market alert
     is_learning: bool
     risk: float
+    score: float | None
     reasons: list[dict[str, str | float]]
 
 
@@ -148,36 +134,21 @@ class LabReport(msgspec.Struct, frozen=True):
     events: list[LabEvent]
 
 
-def default_rule() -> Sequence[Detector]:
-    """What perpwatch runs when nothing is configured."""
-    return [VolumeRarity()]
-
-
-def quiet_rule() -> Sequence[Detector]:
-    """The default, ten times rarer and for larger moves."""
-    return [VolumeRarity(risk=1e-5, move=6.0)]
-
-
-#: Rules by name, to be measured side by side.
-PRESETS: Mapping[str, RuleFactory] = {
-    "default": default_rule,
-    "quiet": quiet_rule,
-    "breakout": lambda: [Breakout()],
-    "build_up": lambda: [BuildUp()],
-    "volume_ratio": lambda: [VolumeRatio(minimum_turnover=0.0)],
-}
-
-
-def rules_from_files(paths: Sequence[Path]) -> dict[str, RuleFactory]:
-    """The rules of several files beside the default, which is what they are compared with.
+def rules_from_files(paths: Sequence[Path], *, with_default: bool = True) -> list[Rule]:
+    """The rules of several files, beside the default, which is what they are compared with.
 
     Raises:
-        ConfigurationError: a file that cannot be read, or a wrong rule.
+        ConfigurationError: a file that cannot be read, a wrong rule, or two of one name.
     """
-    rules: dict[str, RuleFactory] = {"default": default_rule}
+    rules: dict[str, Rule] = {"default": PRESETS["default"]} if with_default else {}
+    named: set[str] = set()
     for path in paths:
-        rules.update(read_rules(_read_text(path)))
-    return rules
+        for rule in read_rules(read_text(path), str(path)):
+            if rule.name in named:
+                raise ConfigurationError(f"rules.{rule.name}", str(path), "a name of its own; it is taken")
+            named.add(rule.name)
+            rules[rule.name] = rule
+    return list(rules.values())
 
 
 def run_lab(options: LabOptions, progress: Progress | None = None) -> LabReport:
@@ -188,18 +159,16 @@ def run_lab(options: LabOptions, progress: Progress | None = None) -> LabReport:
     """
     if not options.candles and not options.trades:
         raise ConfigurationError("candles", "", "give at least one folder with --candles or --trades")
-    labels = read_labels(options.labels) if options.labels else []
+    if not options.rules:
+        raise ConfigurationError("rules", "", "at least one rule")
+    labels = tuple(read_labels(options.labels)) if options.labels else ()
+    tasks = _tasks(options, labels)
     report = LabReport([], [], [])
-    total = float(len(options.candles) + len(options.trades))
-    for number, folder in enumerate((*options.candles, *options.trades)):
-        is_tape = number >= len(options.candles)
-
-        def tell(share: float, number: int = number, folder: Path = folder) -> None:
-            if progress:
-                progress(number + share, total, folder.name)
-
-        run = _run_tapes if is_tape else _run_candles
-        run(folder, options, labels, tell, report)
+    results = _run_all(tasks, options.processes, progress or (lambda done, total, text: None))
+    for folder in (*options.candles, *options.trades):
+        pieces = [piece for task, found in zip(tasks, results, strict=True) if task.folder == folder for piece in found]
+        for rule in options.rules:
+            _report(report, folder.name, rule.name, [piece for piece in pieces if piece.rule == rule.name])
     return report
 
 
@@ -224,7 +193,8 @@ def to_text(report: LabReport) -> str:
     """The sets side by side, one line per rule and folder."""
     head = (
         f"{'set':<28} {'rule':<16} {'symbols':>7} {'days':>6} {'alerts':>7} {'/day/750':>8} {'market':>6} "
-        f"{'told':>6} {'window':>8} {'3 min':>6} {'latency':>8} {'other/coin-day':>14}"
+        f"{'told':>6} {'window':>8} {'3 min':>6} {'latency':>8} {'other/coin-day':>14} {'went on':>8} "
+        f"{'lift (95 %)':>18}"
     )
     lines = [head, "-" * len(head)]
     for row in report.sets:
@@ -235,259 +205,141 @@ def to_text(report: LabReport) -> str:
         lines.append(
             f"{row.name:<28} {row.rule:<16} {row.symbols:>7} {row.days:>6.1f} {row.alerts:>7} "
             f"{row.alerts_per_day_per_750:>8.0f} {row.market_alerts:>6} {row.told:>6} {window:>8} {prompt:>6} "
-            f"{latency:>8} {other:>14}"
+            f"{latency:>8} {other:>14} {hit_rate_text(row.outcome):>8} {lift_text(row.outcome):>18}"
         )
     return "\n".join(lines)
 
 
-# --- Reading ----------------------------------------------------------------------------------------------------------
+def hit_rate_text(score: Score | None) -> str:
+    return "-" if score is None or score.hit_rate is None else f"{score.hit_rate:.0%}"
+
+
+def lift_text(score: Score | None) -> str:
+    if score is None or score.lift is None:
+        return "-"
+    if score.lift_low is None or score.lift_high is None:
+        return f"{score.lift:.2f}"
+    return f"{score.lift:.2f} ({score.lift_low:.2f}-{score.lift_high:.2f})"
+
+
+# --- Spreading the work -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """The start of an event, from a list."""
+class _Task:
+    """Some rules on a folder of candles, or on some tapes of a folder."""
 
-    symbol: str  # a whole symbol or only its base coin
-    start_ms: int
-
-
-def read_labels(path: Path) -> list[Label]:
-    """Read a CSV with ``symbol`` and a time: ``time_ms``, ``t_ms``, ``timestamp``, ``time``, ``start`` or ``date``
-    (with ``hour`` beside it where the date has none). Times are UTC, ISO or epoch seconds or milliseconds.
-
-    Raises:
-        ConfigurationError: no file, no such column, or a time that cannot be read.
-    """
-    labels = set()
-    for number, row in enumerate(csv.DictReader(io.StringIO(_read_text(path))), start=2):
-        cells = {(key or "").strip().lower(): (value or "").strip() for key, value in row.items()}
-        symbol = cells.get("symbol") or cells.get("coin")
-        text = next((cells[name] for name in _TIME_COLUMNS if cells.get(name)), "")
-        if not symbol or not text:
-            raise ConfigurationError("labels", f"{path}:{number}", "columns symbol and time")
-        if cells.get("hour"):
-            text = f"{text[:10]} {cells['hour']}"
-        try:
-            labels.add(Label(symbol.replace("/", "_").upper(), _parse_time_ms(text)))
-        except ValueError:
-            raise ConfigurationError("labels", f"{path}:{number}: {text}", "a UTC time, ISO or epoch") from None
-    # One event may be listed once for each group that announced it.
-    first: dict[str, int] = {}
-    events = []
-    for label in sorted(labels, key=lambda label: (label.start_ms, label.symbol)):
-        if label.start_ms - first.get(label.symbol, -SAME_EVENT_MS) >= SAME_EVENT_MS:
-            first[label.symbol] = label.start_ms
-            events.append(label)
-    return events
-
-
-_TIME_COLUMNS = ("time_ms", "t_ms", "start_ms", "timestamp", "time", "start", "datetime", "date")
-
-
-def _parse_time_ms(text: str) -> int:
-    try:
-        number = float(text)
-    except ValueError:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
-    return round(number if number > 1e11 else number * 1000)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        match path.suffix:
-            case ".xz":
-                with lzma.open(path, "rt") as file:
-                    return file.read()
-            case ".gz":
-                with gzip.open(path, "rt") as file:
-                    return file.read()
-            case _:
-                return path.read_text()
-    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise ConfigurationError("file", path, f"a readable CSV ({error})") from error
-
-
-def _files(folder: Path) -> list[Path]:
-    files = [path for path in sorted(folder.glob("*")) if re.search(r"\.csv(\.xz|\.gz)?$", path.name)]
-    if not files:
-        raise ConfigurationError("folder", folder, "a folder with .csv, .csv.gz or .csv.xz files")
-    return files
-
-
-def _stem(path: Path) -> str:
-    return path.name.partition(".csv")[0]
-
-
-def read_candles(path: Path) -> Floats:
-    """Rows of ``t_ms, open, high, low, close, volume``, oldest first, one per candle; other columns are ignored.
-
-    Raises:
-        ConfigurationError: a column is missing, or cells are no numbers.
-    """
-    text = _read_text(path)
-    header = text[: text.find("\n")].strip().lower().split(",")
-    if not set(_CANDLE_COLUMNS) <= set(header):
-        raise ConfigurationError("candles", f"{path}: {header}", f"the columns {','.join(_CANDLE_COLUMNS)}")
-    if "\n" not in text.strip():
-        raise ConfigurationError("candles", path, "at least one row below the header")
-    columns = [header.index(name) for name in _CANDLE_COLUMNS]
-    try:
-        rows = np.loadtxt(io.StringIO(text), delimiter=",", skiprows=1, usecols=columns, ndmin=2)
-    except ValueError as error:
-        raise ConfigurationError("candles", path, f"rows of six numbers ({error})") from error
-    _, first = np.unique(rows[:, 0], return_index=True)
-    return rows[first]
-
-
-_CANDLE_COLUMNS = ("t_ms", "open", "high", "low", "close", "volume")
+    folder: Path
+    files: tuple[Path, ...]  # tapes; none for a folder of candles
+    rules: tuple[Rule, ...]
+    options: LabOptions
+    labels: tuple[Label, ...]
+    weight: float  # how much of the whole it is
 
 
 @dataclass(frozen=True, slots=True)
-class _Tape:
-    """Trades of one symbol, oldest first."""
+class _Piece:
+    """What one rule found in one task."""
 
-    symbol: str
-    time_ms: Integers
-    price: Floats
-    amount: Floats
-    is_buy: npt.NDArray[np.bool_]
-
-
-def read_trades(path: Path) -> _Tape:
-    """
-    Raises:
-        ConfigurationError: a column is missing, or cells are no numbers.
-    """
-    reader = csv.reader(io.StringIO(_read_text(path)))
-    header = [name.strip().lower() for name in next(reader, [])]
-    try:
-        time, side, price, amount = (header.index(name) for name in ("timestamp", "side", "price", "amount"))
-        symbol = header.index("symbol") if "symbol" in header else None
-        rows = list(reader)
-        times = np.array([int(float(row[time])) for row in rows], dtype=np.int64)
-        order = np.argsort(times, kind="stable")
-        name = rows[0][symbol].replace("/", "_") if symbol is not None else _stem(path).partition("_")[0]
-        return _Tape(
-            name,
-            times[order],
-            np.array([float(row[price]) for row in rows])[order],
-            np.array([float(row[amount]) for row in rows])[order],
-            np.array([row[side].lower().startswith("b") for row in rows], dtype=np.bool_)[order],
-        )
-    except (ValueError, IndexError) as error:
-        expected = f"columns timestamp, side, price, amount and at least one row ({error})"
-        raise ConfigurationError("trades", path, expected) from error
+    rule: str
+    alerts: list[Alert]
+    merged: set[str]
+    told_ms: list[int]
+    market_alerts: int
+    risk: float | None
+    outcomes: list[Outcome]
+    events: list[Event]
+    symbols: int
+    days: float
+    coin_days: float
+    end_ms: int
 
 
-# --- Candles of one symbol --------------------------------------------------------------------------------------------
+#: In a child process: what it reports its share of a task to, and whether it should give up.
+_shares: Any = None
+_stop: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Series:
-    """Closed candles of one symbol and timeframe on an unbroken grid."""
-
-    symbol: str
-    timeframe: Timeframe
-    start_ms: int  # open time of the first
-    values: Floats  # (candles, 6): open, high, low, close, base volume, turnover
-    missing: Integers  # unknown minutes per candle
-
-    def closing(self, after_ms: int, until_ms: int) -> list[Candle]:
-        """Those that close in (after_ms, until_ms]; wholly unknown ones are left out."""
-        step = self.timeframe.milliseconds
-        first = max(0, (after_ms - self.start_ms) // step)
-        last = max(first, min(len(self.missing), (until_ms - self.start_ms) // step))
-        candles = []
-        rows = zip(self.values[first:last].tolist(), self.missing[first:last].tolist(), strict=True)
-        for number, (row, missing) in enumerate(rows, start=first):
-            if missing < self.timeframe.minutes:
-                candles.append(self._candle(self.start_ms + number * step, row, missing))
-        return candles
-
-    def _candle(self, open_time_ms: int, row: list[float], missing: int) -> Candle:
-        open_, high, low, close, volume, turnover = row
-        trust = Trust.UNKNOWN if missing else Trust.VERIFIED if volume > 0.0 else Trust.QUIET
-        return Candle(
-            symbol=self.symbol,
-            timeframe=self.timeframe,
-            open_time_ms=open_time_ms,
-            open=open_,
-            high=high,
-            low=low,
-            close=close,
-            contracts=volume,
-            base_volume=volume,
-            turnover=turnover,
-            finality=Finality.REST,
-            trust=trust,
-            missing_minutes=missing,
-        )
-
-
-def grid(symbol: str, timeframe: Timeframe, rows: Floats, known_ms: Integers) -> _Series:
-    """Lay rows on an unbroken grid.
-
-    Args:
-        rows: (n, 7): t_ms, open, high, low, close, base volume, turnover.
-        known_ms: sorted open times at which the market is known to have been up; a row missing there had no trade.
-    """
-    step = timeframe.milliseconds
-    start_ms = int(rows[0, 0])
-    size = (int(rows[-1, 0]) - start_ms) // step + 1
-    place = ((rows[:, 0].astype(np.int64) - start_ms) // step).astype(np.int64)
-    values = np.full((size, 6), np.nan)
-    values[place] = rows[:, 1:]
-    has_row = np.zeros(size, dtype=np.bool_)
-    has_row[place] = True
-    opens = start_ms + np.arange(size, dtype=np.int64) * step
-    is_quiet = ~has_row & np.isin(opens, known_ms)
-    # A quiet minute is drawn flat at the close before it.
-    last_row = np.maximum.accumulate(np.where(has_row, np.arange(size), 0))
-    close = values[last_row, 3]
-    for column in range(4):
-        values[is_quiet, column] = close[is_quiet]
-    values[is_quiet, 4:] = 0.0
-    missing = np.where(has_row | is_quiet, 0, timeframe.minutes).astype(np.int64)
-    return _Series(symbol, timeframe, start_ms, values, missing)
-
-
-def roll_up(series: _Series, timeframe: Timeframe) -> _Series:
-    """Longer candles, exact and aligned to the calendar; minutes outside the series count as unknown.
-
-    The same as ``market.candles.roll_up`` candle by candle, for whole files at once.
-    """
-    step, base = timeframe.milliseconds, series.timeframe.milliseconds
-    parts = step // base
-    lead = series.start_ms % step // base
-    size = lead + len(series.missing)
-    tail = -size % parts
-    values = np.pad(series.values, ((lead, tail), (0, 0)), constant_values=np.nan).reshape(-1, parts, 6)
-    missing = np.pad(series.missing, (lead, tail), constant_values=series.timeframe.minutes).reshape(-1, parts)
-    is_known = missing == 0
-    first, last = is_known.argmax(axis=1), parts - 1 - is_known[:, ::-1].argmax(axis=1)
-    everything = np.arange(len(values))
-    rolled = np.column_stack(
-        [
-            values[everything, first, 0],
-            np.where(is_known, values[:, :, 1], -np.inf).max(axis=1),
-            np.where(is_known, values[:, :, 2], np.inf).min(axis=1),
-            values[everything, last, 3],
-            # Added oldest first, as the live roll-up does, so that both agree to the bit.
-            np.where(is_known, values[:, :, 4], 0.0).cumsum(axis=1)[:, -1],
-            np.where(is_known, values[:, :, 5], 0.0).cumsum(axis=1)[:, -1],
+def _tasks(options: LabOptions, labels: tuple[Label, ...]) -> list[_Task]:
+    tasks = []
+    folders = {folder: candle_files(folder) for folder in (*options.candles, *options.trades)}
+    for folder in options.candles:
+        tasks += [
+            _Task(folder, (), tuple(rules), options, labels, len(folders[folder]) * (0.3 + len(rules)))
+            for rules in _shared_out(list(options.rules), options.processes)
         ]
-    )
-    return _Series(series.symbol, timeframe, series.start_ms - lead * base, rolled, missing.sum(axis=1))
+    for folder in options.trades:
+        for files in _shared_out(folders[folder], 4 * options.processes if options.processes > 1 else 1):
+            weight = 0.3 * len(files) * len(options.rules) * (5.0 if options.is_intrabar else 1.0)
+            tasks.append(_Task(folder, tuple(files), tuple(options.rules), options, labels, weight))
+    return tasks
 
 
-def _all_timeframes(series: _Series) -> list[_Series]:
-    """The series itself, when it is analysed, and everything longer."""
-    longer = [timeframe for timeframe in ANALYSED_TIMEFRAMES if timeframe.minutes > series.timeframe.minutes]
-    own = [series] if series.timeframe in ANALYSED_TIMEFRAMES else []
-    return own + [roll_up(series, timeframe) for timeframe in longer]
+def _shared_out(things: list[Any], parts: int) -> list[list[Any]]:
+    """In order, in so many parts of about the same size, none of them empty."""
+    count = min(parts, len(things))
+    return [list(part) for part in np.array_split(np.array(things, dtype=object), count)]
+
+
+def _run_all(tasks: Sequence[_Task], processes: int, progress: Progress) -> list[list[_Piece]]:
+    shares = [0.0] * len(tasks)
+    total = sum(task.weight for task in tasks)
+
+    def tell(number: int, share: float) -> None:
+        shares[number] = max(shares[number], share)
+        done = sum(task.weight * share for task, share in zip(tasks, shares, strict=True))
+        progress(done / total * len(tasks), float(len(tasks)), tasks[number].folder.name)
+
+    if min(processes, len(tasks)) <= 1:
+        return [_run(task, partial(tell, number)) for number, task in enumerate(tasks)]
+    context = multiprocessing.get_context("spawn")
+    told, stop = context.SimpleQueue(), context.Event()
+    results: dict[int, list[_Piece]] = {}
+    with ProcessPoolExecutor(min(processes, len(tasks)), context, _set_up_child, (told, stop)) as pool:
+        # The longest first, so that none is left over for one process at the end.
+        order = sorted(range(len(tasks)), key=lambda number: -tasks[number].weight)
+        open_: dict[Future[list[_Piece] | tuple[str, str, str]], int] = {
+            pool.submit(_run_in_child, number, tasks[number]): number for number in order
+        }
+        try:
+            while open_:
+                done, _ = wait(open_, timeout=0.2, return_when=FIRST_COMPLETED)
+                while not told.empty():
+                    tell(*told.get())
+                for future in done:
+                    number = open_.pop(future)
+                    result = future.result()
+                    if isinstance(result, tuple):
+                        raise ConfigurationError(*result)
+                    results[number] = result
+        finally:
+            if open_:  # something went wrong, or somebody has had enough
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+    return [results[number] for number in range(len(tasks))]
+
+
+def _set_up_child(shares: Any, stop: Any) -> None:
+    global _shares, _stop
+    _shares, _stop = shares, stop
+
+
+def _run_in_child(number: int, task: _Task) -> list[_Piece] | tuple[str, str, str]:
+    """As :func:`_run`; our errors have more arguments than pickle can repeat and travel as what they are made of."""
+
+    def tell(share: float) -> None:
+        if _stop.is_set():
+            raise ConfigurationError("lab", str(task.folder), "to be left alone: another part has failed")
+        _shares.put((number, share))
+
+    try:
+        return _run(task, tell)
+    except ConfigurationError as error:
+        return error.key, str(error.value), error.expected
+
+
+def _run(task: _Task, tell: Callable[[float], None]) -> list[_Piece]:
+    return _run_tapes(task, tell) if task.files else _run_candles(task, tell)
 
 
 # --- Running ----------------------------------------------------------------------------------------------------------
@@ -496,18 +348,21 @@ def _all_timeframes(series: _Series) -> list[_Series]:
 class _Bench:
     """One rule on one market: its detectors, its policy, and what came out."""
 
-    def __init__(self, rule: str, factory: RuleFactory, watched: int, options: LabOptions, counted_ms: int) -> None:
+    def __init__(self, rule: Rule, watched: int, options: LabOptions, counted_ms: int) -> None:
         self.rule = rule
         self.flow = TradeFlow()
-        self._plain = factory()
-        self.detectors = [Confirmed(detector, self.flow) for detector in self._plain]
-        budget = options.budget
+        text = shipped_model_text() if options.has_score else None
+        self.rules = RuleSet([rule], self.flow, Scorer(read_model(text) if text is not None else None))
+        budget = options.budget if options.budget is not None else rule.alerts_per_day
         if budget is not None and options.is_budget_scaled:
             budget *= watched / MARKET_SIZE
         self._has_budget = budget is not None
-        # Tags are measured like everything else.
         risk = options.risk if self._has_budget else self.risk or options.risk
-        self.policy = Policy(watched, risk, budget, tags=frozenset())
+        self.policy = Policy(
+            watched, risk, budget, tags=frozenset(), silence_ms=round(rule.cooldown_minutes * MINUTE_MS), rule=rule.name
+        )
+        self.outcomes = Outcomes(seed=1) if options.has_outcomes else None
+        self.known: list[Outcome] = []
         self.counted_ms = counted_ms
         self.alerts: list[Alert] = []
         self.merged: set[str] = set()
@@ -517,23 +372,20 @@ class _Bench:
 
     @property
     def risk(self) -> float | None:
-        """Of the first detector that has one."""
-        return next((detector.risk for detector in self._plain if isinstance(detector, VolumeRarity)), None)
+        return self.rules.risk(self.rule.name)
 
     def update(self, candle: Candle, now_ms: int) -> None:
-        for detector in self.detectors:
-            signal = detector.update(candle, now_ms, now_ms * 1_000_000)
-            if signal is not None and now_ms >= self.counted_ms:
-                self.advance(now_ms)
-                self._offer(signal)
+        signals = self.rules.update(candle, now_ms, now_ms * 1_000_000)
+        if self.outcomes is not None and candle.timeframe is Timeframe.Min1:
+            self.known += self.outcomes.observe(candle)
+        if signals and now_ms >= self.counted_ms:
+            self._offer(signals, now_ms)
 
-    def update_running(self, candle: Candle, now_ms: int) -> None:
-        for detector in self.detectors:
-            if candle.turnover >= detector.wake_turnover(candle.symbol, candle.timeframe):
-                signal = detector.update(candle, now_ms, now_ms * 1_000_000)
-                if signal is not None and now_ms >= self.counted_ms:
-                    self.advance(now_ms)
-                    self._offer(signal)
+    def update_running(self, candle: Candle, now_ms: int, minute: Candle) -> None:
+        if candle.turnover >= self.rules.wake_turnover(candle.symbol, candle.timeframe):
+            signals = self.rules.update(candle, now_ms, now_ms * 1_000_000, minute)
+            if signals and now_ms >= self.counted_ms:
+                self._offer(signals, now_ms)
 
     def advance(self, now_ms: int) -> None:
         if now_ms < self.counted_ms:
@@ -545,41 +397,57 @@ class _Bench:
                 self.merged.update(single.key for single in alert.alerts)
         self._adopt_risk()
 
-    def _offer(self, signal: Signal) -> None:
-        decision = self.policy.offer(signal)
-        match decision:
-            case Alert():
-                self.alerts.append(decision)
-                self.told_ms.append(decision.time_ms)
-            case Held(alert=alert):
-                self.alerts.append(alert)
-            case Suppressed(alert=Alert() as alert):
-                self.alerts.append(alert)
-                self.merged.add(alert.key)
+    def finish(self, symbols: Sequence[str], events: list[Event], days: float, end_ms: int) -> _Piece:
+        if self.outcomes is not None:
+            for symbol in symbols:
+                self.known += self.outcomes.forget(symbol)
+        return _Piece(
+            rule=self.rule.name,
+            alerts=self.alerts,
+            merged=self.merged,
+            told_ms=self.told_ms,
+            market_alerts=len(self.market_alerts),
+            risk=self.risk,
+            outcomes=self.known,
+            events=events,
+            symbols=len(symbols),
+            days=days,
+            coin_days=len(symbols) * days,
+            end_ms=end_ms,
+        )
+
+    def _offer(self, signals: Sequence[RuleSignal], now_ms: int) -> None:
+        self.advance(now_ms)
+        for signal in signals:
+            match self.policy.offer(signal):
+                case Alert() as alert:
+                    self.told_ms.append(alert.time_ms)
+                    self._take(alert)
+                case Held(alert=alert):
+                    self._take(alert)
+                case Suppressed(alert=Alert() as alert):
+                    self._take(alert)
+                    self.merged.add(alert.key)
+
+    def _take(self, alert: Alert) -> None:
+        self.alerts.append(alert)
+        if self.outcomes is not None:
+            signal = alert.signal
+            self.outcomes.alerted(alert.key, alert.rule, alert.symbol, signal.direction, signal.price, alert.time_ms)
 
     def _adopt_risk(self) -> None:
-        if not self._has_budget:
-            return
-        for detector in self._plain:
-            if isinstance(detector, VolumeRarity):
-                detector.risk = self.policy.risk
+        if self._has_budget:
+            self.rules.turn(self.policy.risk)
 
 
-def _run_candles(
-    folder: Path, options: LabOptions, labels: Sequence[Label], tell: Callable[[float], None], report: LabReport
-) -> None:
+def _run_candles(task: _Task, tell: Callable[[float], None]) -> list[_Piece]:
     """All symbols of the folder are one market: their minutes are walked through together."""
-    files = _files(folder)
-    tables = {_stem(path).removesuffix("_PERP"): read_candles(path) for path in files}
-    everything = np.unique(np.concatenate([rows[:, 0] for rows in tables.values()])).astype(np.int64)
-    timeframe = _timeframe_of(everything, folder)
-    series = []
-    for symbol, rows in tables.items():
-        turnover = rows[:, 5] * (rows[:, 1] + rows[:, 4]) / 2.0
-        series.extend(_all_timeframes(grid(symbol, timeframe, np.column_stack([rows, turnover]), everything)))
-    start_ms, end_ms = int(everything[0]), int(everything[-1]) + timeframe.milliseconds
+    options = task.options
+    market = read_market(task.folder)
+    series = [longer for one in market.series for longer in all_timeframes(one)]
+    start_ms, end_ms = market.start_ms, market.end_ms
     counted_ms = start_ms + round(options.warm_up_days * DAY_MS)
-    benches = [_Bench(name, factory, len(tables), options, counted_ms) for name, factory in options.rules.items()]
+    benches = [_Bench(rule, len(market.series), options, counted_ms) for rule in task.rules]
     for from_ms in range(start_ms, end_ms, DAY_MS):
         tell((from_ms - start_ms) / (end_ms - start_ms))
         candles = [candle for one in series for candle in one.closing(from_ms, min(from_ms + DAY_MS, end_ms))]
@@ -593,47 +461,33 @@ def _run_candles(
                 bench.advance(now_ms + Policy.HOLD_MS)
     tell(1.0)
     # Days in which the market was known, beyond the warm-up.
-    days = float((everything >= counted_ms).sum()) * timeframe.milliseconds / DAY_MS
-    events = [
-        _Event(symbol, label.start_ms, True)
-        for label in labels
-        for symbol in tables
-        if _is_same_market(label.symbol, symbol) and counted_ms <= label.start_ms < end_ms
-    ]
-    for bench in benches:
-        _report(report, folder.name, [bench], len(tables), days, len(tables) * days, events)
+    days = float((market.open_times_ms >= counted_ms).sum()) * market.timeframe.milliseconds / DAY_MS
+    symbols = [one.symbol for one in market.series]
+    events = market.events(task.labels, counted_ms)
+    return [bench.finish(symbols, events, days, end_ms) for bench in benches]
 
 
-def _run_tapes(
-    folder: Path, options: LabOptions, labels: Sequence[Label], tell: Callable[[float], None], report: LabReport
-) -> None:
+def _run_tapes(task: _Task, tell: Callable[[float], None]) -> list[_Piece]:
     """Each tape is a market of its own."""
-    files = _files(folder)
-    benches: dict[str, list[_Bench]] = {name: [] for name in options.rules}
-    events: list[_Event] = []
-    days = 0.0
-    for number, path in enumerate(files):
-        tell(number / len(files))
-        tape = read_trades(path)
-        minutes = _minutes_of(tape)
-        counted_ms = minutes.start_ms + round(options.warm_up_days * DAY_MS)
-        end_ms = minutes.start_ms + len(minutes.missing) * MINUTE_MS
-        days += max(0.0, (end_ms - counted_ms) / DAY_MS)
-        # A symbol may have several tapes; its market is named by the tape's file.
-        events.extend(_events_of_tape(path, tape, labels, counted_ms, end_ms))
-        for name, factory in options.rules.items():
-            bench = _Bench(name, factory, 1, options, counted_ms)
-            benches[name].append(bench)
-            _play(bench, tape, minutes, options.is_intrabar)
+    pieces = []
+    for number, path in enumerate(task.files):
+        tell(number / len(task.files))
+        tape = read_tape(path)
+        minutes = tape.minutes()
+        counted_ms = minutes.start_ms + round(task.options.warm_up_days * DAY_MS)
+        days = max(0.0, (minutes.end_ms - counted_ms) / DAY_MS)
+        events = tape.events(task.labels, counted_ms, minutes.end_ms)
+        for rule in task.rules:
+            bench = _Bench(rule, 1, task.options, counted_ms)
+            _play(bench, tape, minutes, task.options.is_intrabar)
+            pieces.append(bench.finish([tape.symbol], events, days, minutes.end_ms))
     tell(1.0)
-    for group in benches.values():
-        _report(report, folder.name, group, len(files), days, days, events)
+    return pieces
 
 
-def _play(bench: _Bench, tape: _Tape, minutes: _Series, is_intrabar: bool) -> None:
+def _play(bench: _Bench, tape: Tape, minutes: Series, is_intrabar: bool) -> None:
     """Closed candles at their end and, between them, the running candles after each batch of trades."""
-    end_ms = minutes.start_ms + len(minutes.missing) * MINUTE_MS
-    closed = [candle for one in _all_timeframes(minutes) for candle in one.closing(minutes.start_ms, end_ms)]
+    closed = [candle for one in all_timeframes(minutes) for candle in one.closing(minutes.start_ms, minutes.end_ms)]
     closed.sort(key=_closing_order)
     if not is_intrabar:
         for candle in closed:
@@ -651,7 +505,9 @@ def _play(bench: _Bench, tape: _Tape, minutes: _Series, is_intrabar: bool) -> No
         bench.flow.observe(batch)
         for one in running:
             one.add(batch.trades, now_ms)
-            bench.update_running(one.candle(), now_ms)
+        candles = [one.candle() for one in running]
+        for candle in candles:
+            bench.update_running(candle, now_ms, candles[0])
         bench.advance(now_ms)
     for candle in closed[next_closed:]:
         bench.update(candle, candle.close_time_ms)
@@ -700,7 +556,7 @@ class _Running:
         )
 
 
-def _batches(tape: _Tape) -> Iterator[Trades]:
+def _batches(tape: Tape) -> Iterator[Trades]:
     """Trades of the same millisecond arrive together."""
     edges = np.flatnonzero(np.diff(tape.time_ms, prepend=-1)).tolist()
     times, prices, amounts = tape.time_ms.tolist(), tape.price.tolist(), tape.amount.tolist()
@@ -712,60 +568,6 @@ def _batches(tape: _Tape) -> Iterator[Trades]:
         yield Trades(tape.symbol, trades, times[first])
 
 
-def _minutes_of(tape: _Tape) -> _Series:
-    """One-minute candles of a tape, without its first and last minute, which are not whole."""
-    minute = tape.time_ms // MINUTE_MS
-    edges = np.flatnonzero(np.diff(minute, prepend=-1))
-    lasts = np.append(edges[1:], len(minute)) - 1
-    if len(edges) < 3:
-        raise ConfigurationError("trades", tape.symbol, "a tape of several minutes")
-    rows = np.column_stack(
-        [
-            minute[edges] * MINUTE_MS,
-            tape.price[edges],
-            np.maximum.reduceat(tape.price, edges),
-            np.minimum.reduceat(tape.price, edges),
-            tape.price[lasts],
-            np.add.reduceat(tape.amount, edges),
-            np.add.reduceat(tape.amount * tape.price, edges),
-        ]
-    )[1:-1]
-    known = np.arange(int(rows[0, 0]), int(rows[-1, 0]) + 1, MINUTE_MS, dtype=np.int64)
-    outage = _outage_of(rows[:, 0].astype(np.int64))
-    if outage is not None:
-        known = known[(known <= outage[0]) | (known >= outage[1])]
-    return grid(tape.symbol, Timeframe.Min1, rows, known)
-
-
-def _outage_of(traded_ms: Integers) -> tuple[int, int] | None:
-    """The last minute with trades before an outage and the first after it, as far as one tape can tell.
-
-    A tape has no witness for its silences. One that chance would give less than once in a million such tapes, were
-    minutes independent, and that is twice as long as every other one, is taken for the exchange's and not the market's.
-    """
-    silences = np.diff(traded_ms) // MINUTE_MS - 1
-    if len(silences) < 2:
-        return None
-    size = (int(traded_ms[-1]) - int(traded_ms[0])) // MINUTE_MS + 1
-    share = len(traded_ms) / size
-    if share >= 1.0:
-        return None
-    improbable = math.log(1e6 * size) / -math.log1p(-share)
-    longest = int(silences.argmax())
-    second = int(np.partition(silences, -2)[-2])
-    if silences[longest] < max(improbable, 2.0 * second):
-        return None
-    return int(traded_ms[longest]), int(traded_ms[longest + 1])
-
-
-def _timeframe_of(open_times_ms: Integers, folder: Path) -> Timeframe:
-    step = int(np.median(np.diff(open_times_ms))) if len(open_times_ms) > 1 else MINUTE_MS
-    for timeframe in ANALYSED_TIMEFRAMES:
-        if timeframe.milliseconds == step:
-            return timeframe
-    raise ConfigurationError("candles", f"{folder}: {step / MINUTE_MS:g} minutes", "candles of 1, 5, 15 or 60 minutes")
-
-
 def _close_time(candle: Candle) -> int:
     return candle.close_time_ms
 
@@ -774,61 +576,15 @@ def _closing_order(candle: Candle) -> tuple[int, int, str]:
     return candle.close_time_ms, candle.timeframe.minutes, candle.symbol
 
 
-# --- Events and figures -----------------------------------------------------------------------------------------------
+# --- Figures ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
-    symbol: str
-    start_ms: int
-    is_official: bool  # from a list of labels, not from a file's name
-
-
-def _is_same_market(label: str, symbol: str) -> bool:
-    return label in (symbol, symbol.replace("_", ""), symbol.partition("_")[0])
-
-
-def _events_of_tape(path: Path, tape: _Tape, labels: Iterable[Label], counted_ms: int, end_ms: int) -> list[_Event]:
-    listed = [
-        label.start_ms
-        for label in labels
-        if _is_same_market(label.symbol, tape.symbol) and counted_ms <= label.start_ms < end_ms
-    ]
-    name = re.search(r"_(\d{4}-\d{2}-\d{2})_(\d{2})[.:-](\d{2})", _stem(path))
-    announced = [_parse_time_ms(f"{name[1]} {name[2]}:{name[3]}")] if name else []
-    return [_Event(tape.symbol, start_ms, True) for start_ms in listed] + [
-        _Event(tape.symbol, start_ms, False)
-        for start_ms in announced
-        if all(abs(start_ms - other_ms) > SAME_EVENT_MS for other_ms in listed)
-    ]
-
-
-def _report(
-    report: LabReport,
-    name: str,
-    benches: Sequence[_Bench],
-    symbols: int,
-    days: float,
-    coin_days: float,
-    events: Sequence[_Event],
-) -> None:
-    rule = benches[0].rule
-    alerts = [(alert, bench) for bench in benches for alert in bench.alerts]
-    seen = []
-    for event in events:
-        times = [alert.time_ms - event.start_ms for alert, _ in alerts if alert.symbol == event.symbol]
-        after = [time_ms for time_ms in times if 0 <= time_ms <= WINDOW_AFTER_MS]
-        seen.append(
-            LabEvent(
-                set=name,
-                rule=rule,
-                symbol=event.symbol,
-                start_ms=event.start_ms,
-                is_official=event.is_official,
-                is_found=any(-WINDOW_BEFORE_MS <= time_ms <= WINDOW_AFTER_MS for time_ms in times),
-                latency_s=min(after) / 1000.0 if after else None,
-            )
-        )
+def _report(report: LabReport, name: str, rule: str, pieces: Sequence[_Piece]) -> None:
+    alerts = [(alert, piece) for piece in pieces for alert in piece.alerts]
+    # Of a folder of candles the days are those of its market, of tapes those of all coins together.
+    events = [event for piece in pieces for event in piece.events]
+    coin_days = sum(piece.coin_days for piece in pieces)
+    seen = [_seen(name, rule, event, [alert for alert, _ in alerts]) for event in events]
     report.events.extend(seen)
     timed = [event for event in seen if event.is_official] or seen
     latencies = [event.latency_s for event in timed if event.latency_s is not None]
@@ -839,7 +595,7 @@ def _report(
         )
         for alert, _ in alerts
     )
-    told = sorted(time_ms for bench in benches for time_ms in bench.told_ms)
+    told = sorted(time_ms for piece in pieces for time_ms in piece.told_ms)
     by_day: dict[str, int] = {}
     for time_ms in told:
         day = datetime.fromtimestamp(time_ms / 1000, UTC).date().isoformat()
@@ -848,14 +604,14 @@ def _report(
         LabSet(
             name=name,
             rule=rule,
-            symbols=symbols,
-            days=days,
+            symbols=sum(piece.symbols for piece in pieces),
+            days=sum(piece.days for piece in pieces),
             alerts=len(alerts),
             alerts_per_day_per_750=len(alerts) / coin_days * MARKET_SIZE if coin_days else 0.0,
-            market_alerts=sum(len(bench.market_alerts) for bench in benches),
+            market_alerts=sum(piece.market_alerts for piece in pieces),
             told=len(told),
             told_by_day=by_day,
-            risk_at_end=benches[-1].risk,
+            risk_at_end=pieces[-1].risk,
             events_total=len(events),
             events_found_window=sum(event.is_found for event in seen),
             events_found_3min=sum(
@@ -864,26 +620,57 @@ def _report(
             latency_s_median=statistics.median(latencies) if latencies else None,
             latency_events=len(latencies),
             other_alerts_per_coin_day=others / coin_days if coin_days and events else None,
+            outcome=_outcome(pieces),
         )
     )
     report.alerts.extend(
-        LabAlert(
-            set=name,
-            rule=rule,
-            symbol=alert.symbol,
-            time_ms=alert.time_ms,
-            timeframe=alert.signal.timeframe,
-            direction=alert.signal.direction,
-            level=alert.signal.level,
-            detector=alert.signal.detector,
-            escalation=alert.escalation,
-            is_merged=alert.key in bench.merged,
-            is_learning=alert.signal.is_learning,
-            risk=alert.risk,
-            reasons=[
-                {"name": reason.name, "value": reason.value, "unit": reason.unit, "text": reason.text}
-                for reason in alert.signal.reasons
-            ],
-        )
-        for alert, bench in sorted(alerts, key=lambda pair: pair[0].time_ms)
+        _lab_alert(name, rule, alert, alert.key in piece.merged)
+        for alert, piece in sorted(alerts, key=lambda pair: (pair[0].time_ms, pair[0].symbol))
+    )
+
+
+def _seen(name: str, rule: str, event: Event, alerts: Sequence[Alert]) -> LabEvent:
+    times = [alert.time_ms - event.start_ms for alert in alerts if alert.symbol == event.symbol]
+    after = [time_ms for time_ms in times if 0 <= time_ms <= WINDOW_AFTER_MS]
+    return LabEvent(
+        set=name,
+        rule=rule,
+        symbol=event.symbol,
+        start_ms=event.start_ms,
+        is_official=event.is_official,
+        is_found=any(-WINDOW_BEFORE_MS <= time_ms <= WINDOW_AFTER_MS for time_ms in times),
+        latency_s=min(after) / 1000.0 if after else None,
+    )
+
+
+def _outcome(pieces: Sequence[_Piece]) -> Score | None:
+    outcomes = [outcome for piece in pieces for outcome in piece.outcomes]
+    if not outcomes:
+        return None
+    end_ms = max(piece.end_ms for piece in pieces)
+    first_ms = min(outcome.time_ms for outcome in outcomes)
+    (score,) = scorecard(outcomes, end_ms, [(end_ms - first_ms) // DAY_MS + 1])
+    return score
+
+
+def _lab_alert(name: str, rule: str, alert: Alert, is_merged: bool) -> LabAlert:
+    signal = alert.signal
+    return LabAlert(
+        set=name,
+        rule=rule,
+        symbol=alert.symbol,
+        time_ms=alert.time_ms,
+        timeframe=signal.timeframe,
+        direction=signal.direction,
+        level=signal.level,
+        detector=signal.detector,
+        escalation=alert.escalation,
+        is_merged=is_merged,
+        is_learning=signal.is_learning,
+        risk=alert.risk,
+        score=next((reason.value for reason in signal.reasons if reason.name == SCORE), None),
+        reasons=[
+            {"name": reason.name, "value": reason.value, "unit": reason.unit, "text": reason.text}
+            for reason in signal.reasons
+        ],
     )

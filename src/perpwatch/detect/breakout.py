@@ -18,6 +18,7 @@ class _Track:
     end_ms: int = 0
     told_ms: int = -1
     told_ratio: float = 0.0
+    told_before: tuple[int, float] = (-1, 0.0)  # what stood there before the last signal
 
 
 class Breakout:
@@ -76,6 +77,16 @@ class Breakout:
     def forget(self, symbol: str) -> None:
         self._symbols.pop(symbol, None)
 
+    def retract(self, signal: Signal) -> None:
+        """The signal was of no use: its candle may signal again."""
+        track = self._symbols.get(signal.symbol, {}).get(signal.timeframe)
+        if track is not None and track.told_ms == signal.open_time_ms:
+            track.told_ms, track.told_ratio = track.told_before
+
+    def take_over(self, other: Breakout) -> None:
+        """Go on with what another one, of the same hours, has learned."""
+        self._symbols = other._symbols
+
     def _track(self, symbol: str, timeframe: Timeframe) -> _Track:
         tracks = self._symbols.setdefault(symbol, {})
         track = tracks.get(timeframe)
@@ -93,6 +104,7 @@ class Breakout:
             return None
         if track.told_ms == candle.open_time_ms and ratio < 2.0 * track.told_ratio:
             return None
+        track.told_before = track.told_ms, track.told_ratio
         track.told_ms, track.told_ratio = candle.open_time_ms, ratio
         excess = ratio / self._volume
         return Signal(

@@ -106,6 +106,10 @@ class BuildUp:
     def forget(self, symbol: str) -> None:
         self._symbols.pop(symbol, None)
 
+    def take_over(self, other: BuildUp) -> None:
+        """Go on with what another one, of the same drift, has learned."""
+        self._symbols = other._symbols
+
     def _track(self, symbol: str, timeframe: Timeframe) -> _Track:
         tracks = self._symbols.setdefault(symbol, {})
         track = tracks.get(timeframe)

@@ -87,5 +87,16 @@ class OpenInterestJump:
             received_time_ns,
         )
 
+    def change(self, symbol: str) -> tuple[float, float] | None:
+        """The change since the reference and the usual one, fractions; None while too little is known."""
+        book = self._books.get(symbol)
+        if book is None or book.reference <= 0.0 or len(book.changes) < MINIMUM:
+            return None
+        return book.interest / book.reference - 1.0, book.changes.mean
+
     def forget(self, symbol: str) -> None:
         self._books.pop(symbol, None)
+
+    def take_over(self, other: OpenInterestJump) -> None:
+        """Go on with what another one has learned."""
+        self._books = other._books

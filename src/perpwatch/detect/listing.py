@@ -45,3 +45,7 @@ class NewListing:
             update.event_time_ms,
             received_time_ns,
         )
+
+    def take_over(self, other: NewListing) -> None:
+        """Go on with what another one knows."""
+        self._known = other._known

@@ -94,6 +94,10 @@ class PriceGap:
     def forget(self, symbol: str) -> None:
         self._books.pop(symbol, None)
 
+    def take_over(self, other: PriceGap) -> None:
+        """Go on with what another one has learned."""
+        self._books = other._books
+
     def _excess(self, measure: _Measure, value: float, floor: float) -> float:
         """How many times what is needed; at most 1 while it may not fire."""
         if len(measure.usual) < MINIMUM:

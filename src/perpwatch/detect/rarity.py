@@ -199,6 +199,20 @@ class VolumeRarity:
     def forget(self, symbol: str) -> None:
         self._markets.pop(symbol, None)
 
+    def retract(self, signal: Signal) -> None:
+        """The signal was of no use: its candle may signal again."""
+        market = self._markets.get(signal.symbol)
+        track = market.tracks.get(signal.timeframe) if market else None
+        if track is not None and track.told_ms == signal.open_time_ms:
+            track.told_ms, track.told_ratio = track.told_before
+
+    def take_over(self, other: VolumeRarity) -> None:
+        """Go on with what another one has learned; both must see the time of day alike."""
+        self._markets, self._slots = other._markets, other._slots
+        for market in self._markets.values():
+            for track in market.tracks.values():
+                track.wake_ratio = 0.0
+
     def state(self) -> bytes:
         """All that has been learned, to be given to :meth:`restore` after a restart. Settings are not part of it."""
         tracks = [
@@ -307,6 +321,7 @@ class VolumeRarity:
             rarity = math.nan
             needed = self._ratio_needed(track)
             level = Level.NOTICE if is_learning else _level(1.0 / ratio, 0.5 / self.RATIO_60, 0.25 / self.RATIO_60)
+        track.told_before = track.told_ms, track.told_ratio
         track.told_ms, track.told_ratio = candle.open_time_ms, ratio
         return Signal(
             detector=self.name,
@@ -378,6 +393,7 @@ class _Track:
         "refit_at",
         "tail",
         "timeframe",
+        "told_before",
         "told_ms",
         "told_ratio",
         "turnovers",
@@ -399,6 +415,7 @@ class _Track:
         self.refit_at = -1
         self.told_ms = -1  # the candle last signalled, and at which turnover ratio
         self.told_ratio = 0.0
+        self.told_before = (-1, 0.0)  # what stood there before the last signal
         self.wake_ratio = 0.0  # 0 when it must be computed again
 
 

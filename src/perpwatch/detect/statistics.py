@@ -12,6 +12,7 @@ from array import array
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from perpwatch.model import MINUTE_MS
 
@@ -69,6 +70,12 @@ class RollingMean:
             head = 0
             self._total = math.fsum(values)
         self._head = head
+
+    def newest(self, count: int) -> npt.NDArray[np.float32]:
+        """The last values, at most ``count``, oldest first."""
+        values = np.frombuffer(self._values, dtype=np.float32)
+        # The oldest stands at the head; a copy, because an array that is looked at cannot grow.
+        return np.concatenate([values[self._head :], values[: self._head]])[-count:]
 
     def state(self) -> RollingMeanState:
         return RollingMeanState(self._values.tobytes(), self._head, self._total)

@@ -1,0 +1,128 @@
+"""``perpwatch lab``: rules measured on recorded markets, from the command line."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperOption
+
+from perpwatch.app.lab import LabOptions, LabReport, rules_from_files, run_lab_with_progress_bar, to_json, to_text
+from perpwatch.detect.rules import PRESETS, Rule
+from perpwatch.errors import ConfigurationError
+
+
+class LabFormat(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+
+
+class Spread(TyperCommand):
+    """Lets options that may be repeated take several values: ``--candles A B`` is ``--candles A --candles B``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        repeated = {
+            name
+            for parameter in self.params
+            if isinstance(parameter, TyperOption) and parameter.multiple
+            for name in parameter.opts
+        }
+        spread: list[str] = []
+        current = ""
+        for number, word in enumerate(args):
+            if word.startswith("-"):
+                current = word if word in repeated else ""
+            elif current and args[number - 1] != current:
+                spread.append(current)
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+CandlesOption = Annotated[
+    list[Path] | None, typer.Option("--candles", help="Folders of candle files, one file per symbol.")
+]
+TradesOption = Annotated[list[Path] | None, typer.Option("--trades", help="Folders of trade tapes, one symbol a file.")]
+LabelsOption = Annotated[Path | None, typer.Option("--labels", help="CSV of events: a symbol and a UTC time.")]
+RulesOption = Annotated[
+    list[str] | None,
+    typer.Option("--rules", help=f"TOML files of rules, or names of presets: {', '.join(PRESETS)}."),
+]
+ProcessesOption = Annotated[int, typer.Option("--processes", min=1, max=64, help="So many at once.")]
+PROCESSES = min(os.cpu_count() or 1, 64)
+
+
+def lab(
+    candles: CandlesOption = None,
+    trades: TradesOption = None,
+    labels: LabelsOption = None,
+    rules: RulesOption = None,
+    intrabar: Annotated[bool, typer.Option("--intrabar", help="Judge running candles, at every batch of trades.")] = (
+        False
+    ),
+    budget: Annotated[float | None, typer.Option(min=0.1, help="Alerts a day; moves the risk to meet it.")] = None,
+    scaled: Annotated[bool, typer.Option("--scaled", help="The budget is for 750 symbols.")] = False,
+    outcomes: Annotated[bool, typer.Option(help="Say what came of the alerts, against random moments.")] = True,
+    format: Annotated[LabFormat, typer.Option("--format", help="What to print.")] = LabFormat.TEXT,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report as one page, too.")] = None,
+    processes: ProcessesOption = PROCESSES,
+) -> None:
+    """Say what rules would have alerted on recorded markets, which pumps they saw and what came of their alerts."""
+    options = LabOptions(
+        candles=candles or (),
+        trades=trades or (),
+        labels=labels,
+        rules=rules_named(rules or []),
+        is_intrabar=intrabar,
+        budget=budget,
+        is_budget_scaled=scaled,
+        has_outcomes=outcomes,
+        processes=processes,
+    )
+    report = run_lab_with_progress_bar(options)
+    match format:
+        case LabFormat.TEXT:
+            print(to_text(report))
+        case LabFormat.JSON:
+            sys.stdout.buffer.write(to_json(report) + b"\n")
+        case LabFormat.HTML:
+            print(_page(report, options.rules))
+    if html is not None:
+        try:
+            html.write_text(_page(report, options.rules), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError("--html", str(html), f"a file that can be written ({error})") from error
+        Console(stderr=True).print(f"the report is in {html}", highlight=False, soft_wrap=True)
+
+
+def add_lab(app: typer.Typer) -> None:
+    """Give a command line the command ``lab``."""
+    app.command("lab", cls=Spread)(lab)
+
+
+def rules_named(words: list[str]) -> list[Rule]:
+    """Rules from files and presets by name, beside the default.
+
+    Raises:
+        ConfigurationError: neither a preset nor a file, or a wrong rule.
+    """
+    presets = [PRESETS[word] for word in words if word in PRESETS]
+    paths = [Path(word) for word in words if word not in PRESETS]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigurationError("--rules", str(path), f"a TOML file, or one of the presets {', '.join(PRESETS)}")
+    rules = rules_from_files(paths)
+    named = {rule.name for rule in rules}
+    return rules + list({preset.name: preset for preset in presets if preset.name not in named}.values())
+
+
+def _page(report: LabReport, rules: Sequence[Rule]) -> str:
+    from perpwatch.app.lab_page import to_html  # matplotlib is an extra, and slow to import
+
+    return to_html(report, rules)
