@@ -60,22 +60,25 @@ def test_files_that_are_named_exist(document: Path) -> None:
         assert (ROOT / name).exists(), f"{document.name} names {name}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
-async def test_the_program_that_is_shown_runs(name: str) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+async def test_the_programs_that_are_shown_run() -> None:
     async with asyncio.timeout(40), local_exchange() as local:
         addresses = {
             "PERPWATCH_WEBSOCKET__BASE_URL": local.config.websocket.base_url,
             "PERPWATCH_REST__BASE_URL": local.config.rest.base_url,
         }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", program),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | addresses,
-            cwd="/",
-        )
-        printed, errors = await process.communicate()
-    assert (process.returncode, errors) == (0, b"")
-    assert b"BTC_USDT" in printed
-    assert b"'active_connections': 1" in printed
+
+        async def run(document: str) -> None:
+            (program,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", program),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | addresses,
+                cwd="/",
+            )
+            printed, errors = await process.communicate()
+            assert (document, process.returncode, errors) == (document, 0, b"")
+            assert b"BTC_USDT" in printed
+            assert b"'active_connections': 1" in printed
+
+        await asyncio.gather(run("README.md"), run("docs/quickstart.md"))
