@@ -26,7 +26,7 @@ from perpwatch.model import (
     Timeframe,
     Trust,
 )
-from perpwatch.store import TRUST_CODES, Database, Reader, Writer
+from perpwatch.store import EMPTY_CODE, TRUST_CODES, Database, Reader, Writer
 from perpwatch.store.maintenance import check
 
 SEED = 11
@@ -120,6 +120,7 @@ def test_a_restart_finds_its_ledger_and_fills_the_time_between(tmp_path: Path) -
     first.database.close()
 
     second = Watch(path, exchange)
+    assert EMPTY_CODE not in b"".join(hour.codes for hour in second.reader.ledger(0, exchange.now_ms))
     second.run(exchange.now_ms + 25 * MINUTE_MS, 5)
     assert second.restored is not None
     assert second.restored.symbols == 20
@@ -138,6 +139,7 @@ def test_without_history_only_what_was_watched_is_kept(tmp_path: Path) -> None:
     watch = Watch(tmp_path / "perpwatch.db", sim.build(SEED, 5), is_history_kept=False)
     watch.run(START_MS, 3)
     assert min(one.open_time_ms for one in watch.stored(Timeframe.Min1).values()) >= START_MS - MINUTE_MS
+    assert [hour.hour_ms for hour in watch.reader.ledger(0, START_MS - 60 * MINUTE_MS)] == []
     assert check(watch.database).is_clean
     watch.database.close()
 

@@ -117,3 +117,16 @@ def test_the_ring_agrees_with_a_dictionary(size: int, records: list[tuple[int, T
         assert list(ledger.codes("BTC_USDT", at(minute), at(minute + 1))) == [CODES[expected]]
     whole = ledger.codes("BTC_USDT", at(-3), at(35))
     assert [CODES[ledger.trust("BTC_USDT", at(minute))] for minute in range(-3, 35)] == list(whole)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(st.integers(1, 7), st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=12)), max_size=6))
+def test_restoring_is_recording_what_is_known(size: int, pieces: list[tuple[int, bytes]]) -> None:
+    restored, recorded, trusts = Ledger(size), Ledger(size), list(CODES)
+    for first, piece in pieces:
+        codes = bytes(byte % len(CODES) for byte in piece)
+        restored.restore("BTC_USDT", at(first), codes)
+        for minute, code in enumerate(codes, first):
+            if code:
+                recorded.record("BTC_USDT", at(minute), trusts[code])
+    assert restored.codes("BTC_USDT", at(-1), at(45)) == recorded.codes("BTC_USDT", at(-1), at(45))

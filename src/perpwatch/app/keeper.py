@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 #: When in a minute the ledger is compared: far from the moment in which minutes close.
 COMPARE_AT_MS = 30_000
 
+#: The end of the ledger that is looked at hour by hour each time.
+RECENT_MINUTES = 180
+
 _UNKNOWN, _VERIFIED = TRUST_CODES[Trust.UNKNOWN], TRUST_CODES[Trust.VERIFIED]
 _EMPTY_IS_VERIFIED = bytes(_VERIFIED if code == EMPTY_CODE else code for code in range(256))
 _LONGER = tuple(timeframe for timeframe in ANALYSED_TIMEFRAMES if timeframe is not Timeframe.Min1)
@@ -77,6 +80,7 @@ class Keeper:
         self._hours: dict[tuple[str, int], bytearray] = {}  # the ledger as the store has it: symbol, hour
         self._contracts: dict[str, Contract] = {}  # as the store has them
         self._compared_ms = 0
+        self._compared: dict[str, tuple[int, bytes]] = {}  # what the ledger was then: first minute, codes
 
     # --- Start ------------------------------------------------------------------------------------------------------
 
@@ -200,24 +204,38 @@ class Keeper:
         oldest_ms = now_ms - self._engine.ledger.minutes * MINUTE_MS
         for key in [key for key in self._hours if key[1] + HOUR_MS <= oldest_ms]:
             del self._hours[key]
-        for symbol in self._engine.ledger.symbols():
-            self._compare_symbol(symbol, oldest_ms - oldest_ms % HOUR_MS + HOUR_MS, now_ms, touched)
+        first_ms = oldest_ms - oldest_ms % HOUR_MS + HOUR_MS
+        for symbol, series in self._engine.book.series.items():
+            self._compare_symbol(symbol, first_ms, now_ms, series.watched_since_ms or now_ms, touched)
         self._put(records, touched)
 
-    def _compare_symbol(self, symbol: str, start_ms: int, now_ms: int, touched: set[tuple[str, int]]) -> None:
+    def _compare_symbol(
+        self, symbol: str, start_ms: int, now_ms: int, watched_since_ms: int, touched: set[tuple[str, int]]
+    ) -> None:
         codes = self._engine.ledger.codes(symbol, start_ms, now_ms - now_ms % HOUR_MS + HOUR_MS)
-        for first in range(0, len(codes), 60):
+        before_ms, before = self._compared.get(symbol, (start_ms, b""))
+        self._compared[symbol] = start_ms, codes
+        # Two days of a thousand symbols hour by hour take long; what is old has rarely changed since the last time.
+        old, moved = max(0, len(codes) - RECENT_MINUTES), (start_ms - before_ms) // MINUTE_MS
+        is_old_known = moved >= 0 and before[moved : moved + old] == codes[:old]
+        for first in range(old if is_old_known else 0, len(codes), 60):
             hour_ms = start_ms + first * MINUTE_MS
             known = codes[first : first + 60]
             hour = self._hours.get((symbol, hour_ms))
+            if hour is None and hour_ms + HOUR_MS <= watched_since_ms:
+                continue
             kept = bytes(hour) if hour is not None else bytes(60)
             if known == kept or known == kept.translate(_EMPTY_IS_VERIFIED):
                 continue
-            for minute, (new, old) in enumerate(zip(known, kept, strict=True)):
-                # Unknown by itself is no news: what was lost has been reported.
-                if new not in (_UNKNOWN, old) and old != EMPTY_CODE:
-                    code = EMPTY_CODE if old == _UNKNOWN else new
-                    self._mark(symbol, hour_ms + minute * MINUTE_MS, code, touched)
+            for minute, (new, is_kept_as) in enumerate(zip(known, kept, strict=True)):
+                open_time_ms = hour_ms + minute * MINUTE_MS
+                if new == _UNKNOWN or is_kept_as in (new, EMPTY_CODE):
+                    continue  # unknown by itself is no news: what was lost has been reported
+                if is_kept_as != _UNKNOWN:
+                    self._mark(symbol, open_time_ms, new, touched)
+                elif open_time_ms >= watched_since_ms:
+                    # Known without a candle; before the watch it would be a history that is not kept.
+                    self._mark(symbol, open_time_ms, EMPTY_CODE, touched)
 
     def _put(self, records: list[Record], touched: set[tuple[str, int]]) -> None:
         records += [LedgerHour(*key, bytes(self._hours[key])) for key in sorted(touched)]

@@ -119,7 +119,11 @@ class Ledger:
         ring = self._rings.get(symbol)
         if ring is None:
             ring = self._rings[symbol] = _Ring(self.minutes)
-        for minute, code in enumerate(codes, start_ms // MINUTE_MS):
+        first, known = start_ms // MINUTE_MS, codes.rstrip(b"\0")
+        if first > ring.newest:
+            ring.append(first, known)
+            return
+        for minute, code in enumerate(known, first):
             if code != _UNKNOWN:
                 ring.write(minute, code)
 
@@ -152,6 +156,21 @@ class _Ring:
         elif minute <= newest - size:
             return
         self._cells[minute % size] = code
+
+    def append(self, first: int, codes: bytes) -> None:
+        """Write minutes that are all newer than what is there; the last of them is known."""
+        if not codes:
+            return
+        size, end = self._size, first + len(codes)
+        if self._newest >= 0:
+            for skipped in range(max(self._newest + 1, end - size), first):
+                self._cells[skipped % size] = _UNKNOWN
+        first = max(first, end - size)
+        position, newer = first % size, codes[-(end - first) :]
+        until_wrap = newer[: size - position]
+        self._cells[position : position + len(until_wrap)] = until_wrap
+        self._cells[: len(newer) - len(until_wrap)] = newer[len(until_wrap) :]
+        self._newest = end - 1
 
     def read(self, minute: int) -> int:
         if minute > self._newest or minute <= self._newest - self._size:
