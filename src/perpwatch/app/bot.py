@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,9 @@ class Bot:
         self.progress = Progress()
         self.signals: list[Signal] = []  # the newest, bounded
         self.on_step = on_step
+        self.pace: Callable[[], Awaitable[None]] | None = (
+            None  # awaited between batches: whoever keeps them may be full
+        )
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
         self._symbols = symbols
         self._changed: dict[str, Contract] = {}  # announced by the exchange, not taken over yet
@@ -194,6 +197,8 @@ class Bot:
     async def _digest(self) -> None:
         async for batch in self.feed:
             self._take(batch)
+            if self.pace is not None:
+                await self.pace()
 
     def _take(self, batch: Batch) -> None:
         step = self.engine.take(batch)
@@ -323,6 +328,12 @@ class Bot:
                 audited_ms[symbol] = end_ms - end_ms % MINUTE_MS - 2 * MINUTE_MS
                 self.feed.read(symbol, start_ms, end_ms, Priority.AUDIT)
             await asyncio.sleep(0.1)
+
+    def gap_reasons(self) -> dict[str, str]:
+        """Why minutes of symbols are missing just now."""
+        missing = {span.symbol for span in self.engine.repairs.open()}
+        reasons = {symbol: self.engine.gap_reasons.get(symbol, "not proven quiet") for symbol in sorted(missing)}
+        return reasons | {symbol: f"cannot be read: {reason}" for symbol, reason in self.feed.given_up.items()}
 
     def status_line(self) -> str:
         """The state of the watch in one line."""

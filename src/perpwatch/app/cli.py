@@ -27,12 +27,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from perpwatch.app.bot import Bot, adapter_for, universe_filter
-from perpwatch.app.config import Config, flat, load_config
+from perpwatch.app.chaos_cli import chaos
+from perpwatch.app.config import DEFAULT_FILE, Config, flat, load_config
+from perpwatch.app.db import db_app
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
+from perpwatch.app.health import watch_over
+from perpwatch.app.kept import kept
+from perpwatch.app.ledger_cli import ledger
 from perpwatch.app.log import set_up_logging
 from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
 from perpwatch.app.view import Outlet, SignalFormat
-from perpwatch.errors import ApiError, ConfigurationError, ExchangeError
+from perpwatch.errors import ApiError, ConfigurationError, ExchangeError, StoreError
 from perpwatch.exchanges.adapter import Adapter
 from perpwatch.feed.connection import SystemClock, dial_with
 from perpwatch.feed.rest import Priority, RestClient, http_over_network
@@ -53,6 +58,9 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check or print the settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(db_app, name="db")
+app.command()(chaos)
+app.command()(ledger)
 
 #: For people. Machines read standard output.
 console = Console(stderr=True, highlight=False)
@@ -100,6 +108,9 @@ def main() -> None:
     except ExchangeError as error:
         console.print(f"[bold red]exchange:[/] {escape(str(error))}", markup=True, soft_wrap=True)
         sys.exit(1)
+    except StoreError as error:
+        console.print(f"[bold red]store:[/] {escape(str(error))}", markup=True, soft_wrap=True)
+        sys.exit(1)
 
 
 # --- Watching ------------------------------------------------------------------------------------------------------
@@ -116,7 +127,7 @@ def run(
     An exchange that cannot be reached is tried again and again, and each warning says when the next try is.
     """
     settings = load_config(config)
-    _run(_run_live(settings, duration, format), fast=True)
+    _run(_run_live(settings, _file_of(config), duration, format), fast=True)
 
 
 @app.command()
@@ -125,8 +136,10 @@ def signals(config: ConfigOption = None, duration: DurationOption = None) -> Non
 
     The keys are the fields of perpwatch.model.Signal.
     """
-    settings = load_config(config)
-    _run(_run_live(settings, duration, SignalFormat.JSONL), fast=True)
+    # It may run beside a watch that serves and keeps; this one only prints.
+    quiet = {"health": {"enabled": False}, "store": {"enabled": False}}
+    settings = load_config(config).with_overrides(quiet)
+    _run(_run_live(settings, None, duration, SignalFormat.JSONL), fast=True)
 
 
 @app.command()
@@ -221,13 +234,19 @@ def _expected_cause(group: BaseExceptionGroup[BaseException]) -> BaseException |
     return cause
 
 
-async def _run_live(config: Config, duration_s: float | None, form: SignalFormat) -> None:
+def _file_of(config: Path | None) -> Path | None:
+    """The configuration file in use; what is kept lies beside it."""
+    return config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+
+
+async def _run_live(config: Config, config_file: Path | None, duration_s: float | None, form: SignalFormat) -> None:
     outlet = Outlet(config, form, console)
     adapter = adapter_for(config)
     dial = dial_with(proxy=config.network.proxy, max_frame_bytes=adapter.limits.max_frame_bytes)
     async with http_over_network(proxy=config.network.proxy) as get:
         bot = Bot(config, adapter, dial, get, SystemClock(), random.Random().random, outlet.on_step)
-        await outlet.show(bot, f"{config.exchange} at {adapter.websocket_url}", duration_s)
+        async with kept(bot, config.store, config_file), watch_over(bot, config.health, get):
+            await outlet.show(bot, f"{config.exchange} at {adapter.websocket_url}", duration_s)
 
 
 async def _run_demo(config: Config, duration_s: float | None, options: DemoOptions, form: SignalFormat) -> None:
@@ -235,7 +254,9 @@ async def _run_demo(config: Config, duration_s: float | None, options: DemoOptio
     async with serve_exchange(options) as server:
         title = f"built-in exchange at {server.websocket_url}"
         title += f", {options.speed:g} times real time" if options.speed != 1.0 else ""
-        async with demo_bot(config, server, outlet.on_step) as bot:
+        # A demonstration keeps nothing, and takes any free port: a real watch may be running beside it.
+        health = config.health.model_copy(update={"port": 0})
+        async with demo_bot(config, server, outlet.on_step) as (bot, get), watch_over(bot, health, get):
             await outlet.show(bot, title, duration_s)
 
 

@@ -34,6 +34,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from perpwatch.app.health_config import HealthConfig
+from perpwatch.app.store_config import StoreConfig
 from perpwatch.detect.volume_ratio import DEFAULT_MINIMUM_TURNOVER, DEFAULT_THRESHOLDS, DEFAULT_WINDOW
 from perpwatch.errors import ConfigurationError
 from perpwatch.exchanges.mexc import REST_URL, WEBSOCKET_URL
@@ -212,6 +214,8 @@ class Config(BaseSettings, _NumbersAreNumbers):
     network: NetworkConfig = NetworkConfig()
     universe: UniverseConfig = UniverseConfig()
     detection: DetectionConfig = DetectionConfig()
+    store: StoreConfig = StoreConfig()
+    health: HealthConfig = HealthConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Config:

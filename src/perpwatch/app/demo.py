@@ -14,6 +14,7 @@ from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
 from perpwatch.app.engine import Step
 from perpwatch.feed.connection import dial_with
+from perpwatch.feed.ports import HttpGet
 from perpwatch.feed.rest import http_over_network
 from perpwatch.model import Batch
 from perpwatch.sim import Clock, SimulatedExchange, build, demo_pumps
@@ -64,11 +65,11 @@ async def serve_exchange(options: DemoOptions) -> AsyncIterator[SimulatorServer]
 @contextlib.asynccontextmanager
 async def demo_bot(
     config: Config, server: SimulatorServer, on_step: Callable[[Batch, Step], None]
-) -> AsyncIterator[Bot]:
-    """A bot that watches the exchange of ``server``."""
+) -> AsyncIterator[tuple[Bot, HttpGet]]:
+    """A bot that watches the exchange of ``server``, and its way to HTTP."""
     config = at_addresses(config, server.websocket_url, server.rest_url)
     async with http_over_network() as get:
-        yield Bot(config, adapter_for(config), dial_with(), get, server.clock, random.Random().random, on_step)
+        yield Bot(config, adapter_for(config), dial_with(), get, server.clock, random.Random().random, on_step), get
 
 
 def at_addresses(config: Config, websocket_url: str, rest_url: str) -> Config:

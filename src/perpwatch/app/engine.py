@@ -64,6 +64,7 @@ class Engine:
         self.repairs = RepairQueue(self.ledger)
         self.tickers: dict[str, Ticker] = {}
         self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
+        self.gap_reasons: dict[str, str] = {}  # why the candle stream of a symbol was last interrupted
         self.signals = 0
         self._next_look_ms = 0
         self.now_ms = 0  # the exchange's time, as far as any source has proven it
@@ -77,6 +78,7 @@ class Engine:
             self.book.unwatch(symbol)
             self.repairs.forget(symbol)
             self.warm.pop(symbol, None)
+            self.gap_reasons.pop(symbol, None)
             for detector in self.detectors:
                 detector.forget(symbol)
         for contract in contracts:
@@ -120,6 +122,8 @@ class Engine:
                     self.book.stream_up(event)
             case Gap():
                 self.book.gap(event, step.outcome)
+                if event.stream.kind is Kind.CANDLES:
+                    self.gap_reasons[event.stream.symbol] = event.reason
             case CandleHistory():
                 self._take_history(event, batch.watermark_ms - REST_SETTLE_MS, step.outcome)
             case _:

@@ -45,8 +45,8 @@ class FeedSettings:
     subscriptions_per_connection: int  # used by the plan; below the limit, to leave room
     wishes: Sequence[Wish]
     use_websocket: bool = True
-    explores_capacity: bool = False  # ask connections for more than planned, up to the limit, while symbols are polled
     retries: Retries = field(default_factory=Retries)
+    explores_capacity: bool = False  # ask connections for more than planned, up to the limit, while symbols are polled
 
 
 @dataclass(order=True, slots=True)
