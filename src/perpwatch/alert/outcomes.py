@@ -129,7 +129,7 @@ class _Market:
     phase: int = 0  # decides which minutes are random moments
     watched: list[_Watch] = field(default_factory=list)
     moments: list[_Watch] = field(default_factory=list)  # random ones whose future is known, oldest first
-    alerts_ms: list[int] = field(default_factory=list)  # of the last day
+    alerted_ms: int = -DAY_MS  # when the last alert was given
 
     @property
     def volatility(self) -> float:
@@ -167,8 +167,9 @@ class Outcomes:
             return
         if any(watch.alert is not None and watch.alert[0] == key for watch in market.watched):
             return
-        market.alerts_ms = [*(one for one in market.alerts_ms if time_ms - one < DAY_MS), time_ms]
         end_ms = -(-time_ms // MINUTE_MS) * MINUTE_MS
+        market.alerted_ms = end_ms
+        market.watched = [watch for watch in market.watched if watch.alert is not None or watch.time_ms != end_ms]
         volatility = market.volatility
         alert = (key, rule, time_ms, direction)
         market.watched.append(_Watch(end_ms, price, volatility, end_ms, price, price, price, alert=alert))
@@ -198,7 +199,9 @@ class Outcomes:
             market.moments += [watch for watch in done if watch.alert is None]
             del market.moments[: -self.KEPT_MOMENTS]
             outcomes = [self._outcome(candle.symbol, market, watch) for watch in done if watch.alert is not None]
-        if len(market.returns) >= self.HOUR and self._is_random(market, candle.close_time_ms):
+        # The hour after an alert is no random moment.
+        is_free = candle.close_time_ms - market.alerted_ms >= self.HOUR * MINUTE_MS
+        if is_free and len(market.returns) >= self.HOUR and self._is_random(market, candle.close_time_ms):
             end_ms, close = candle.close_time_ms, candle.close
             market.watched.append(_Watch(end_ms, close, market.volatility, end_ms, close, close, close))
         return outcomes
@@ -237,13 +240,8 @@ class Outcomes:
         )
 
     def _matched(self, market: _Market, watch: _Watch, number: int) -> list[_Watch]:
-        """Random moments of like volatility, none within an hour after an alert, as that is no random moment."""
-        free = [
-            moment
-            for moment in market.moments
-            if not any(0 <= moment.time_ms - alert_ms < self.HOUR * MINUTE_MS for alert_ms in market.alerts_ms)
-        ]
-        by_distance = sorted((_distance(moment, watch), moment.time_ms, moment) for moment in free)
+        """Random moments of like volatility."""
+        by_distance = sorted((_distance(moment, watch), moment.time_ms, moment) for moment in market.moments)
         near = [moment for distance, _, moment in by_distance if distance <= math.log(self.FACTOR)]
         if len(near) < self.LEAST_MATCHED:
             return [moment for _, _, moment in by_distance[: self.LEAST_MATCHED]]

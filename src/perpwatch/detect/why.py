@@ -32,7 +32,8 @@ class Witness:
 
     def __init__(self) -> None:
         self._tickers: dict[str, tuple[Ticker, int]] = {}
-        self._interest = OpenInterestJump()
+        # Never fires, so that its reference stays where the five minutes began.
+        self._interest = OpenInterestJump(times=1e9, floor=1e9)
 
     def observe(self, ticker: Ticker, event_time_ms: int) -> None:
         known = self._tickers.get(ticker.symbol)
