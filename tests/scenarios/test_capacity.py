@@ -16,7 +16,9 @@ def watch(faults: Faults, minutes: float, learned: LearnedLimit | None = None, *
         clock = Clock.starting_at(DEFAULT_START_MS)
         network = SimulatedNetwork(exchange, clock, seed=2)
         settings = {"max_connections": 2, "planned_subscriptions_per_connection": 12, **websocket}
-        config = Config().with_overrides({"websocket": settings, "rest": {"history_minutes": 60, "requests_per_second": 1}})
+        config = Config().with_overrides(
+            {"websocket": settings, "rest": {"history_minutes": 60, "requests_per_second": 1}}
+        )
         async with network:
             bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(2).random)
             if learned is not None:
