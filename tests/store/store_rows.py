@@ -94,7 +94,10 @@ class PostgresServer:
             programs = Path(on_path).resolve().parent if on_path else None
         if programs is None:
             return None
-        folder = Path(tempfile.mkdtemp(prefix="perpwatch-postgres-"))
+        # In memory where there is room: each new database copies 8 MB.
+        memory = Path("/dev/shm")
+        has_room = memory.is_dir() and shutil.disk_usage(memory).free > 1_000_000_000
+        folder = Path(tempfile.mkdtemp(prefix="perpwatch-postgres-", dir=memory if has_room else None))
         user = "postgres" if os.geteuid() == 0 else None
         if user:
             shutil.chown(folder, user)
