@@ -93,7 +93,10 @@ def _remember(bot: Bot, keeper: Keeper) -> None:
 
 
 def _tell_trouble(trouble: Trouble) -> None:
-    logger.error("nothing can be stored: %s; trying again, and keeping everything in memory", trouble.text)
+    if trouble.kind == "rejected":
+        logger.error("a record cannot be stored and is left out: %s", trouble.text)
+    else:
+        logger.error("nothing can be stored: %s; trying again, and keeping everything in memory", trouble.text)
 
 
 def _tell_recovery(trouble: Trouble, seconds: float) -> None:
