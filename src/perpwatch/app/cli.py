@@ -33,9 +33,12 @@ from perpwatch.app.db import db_app
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
 from perpwatch.app.health import watch_over
 from perpwatch.app.kept import kept
+from perpwatch.app.lab_cli import add_lab
 from perpwatch.app.ledger_cli import ledger
 from perpwatch.app.log import set_up_logging
+from perpwatch.app.model_cli import model_app
 from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
+from perpwatch.app.rules_cli import rules_app
 from perpwatch.app.view import Outlet, SignalFormat
 from perpwatch.errors import ApiError, ConfigurationError, ExchangeError, StoreError
 from perpwatch.exchanges.adapter import Adapter
@@ -58,9 +61,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check or print the settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-app.add_typer(db_app, name="db")
-app.command()(chaos)
-app.command()(ledger)
 
 #: For people. Machines read standard output.
 console = Console(stderr=True, highlight=False)
@@ -387,6 +387,15 @@ async def _ask_turnover(config: Config) -> dict[str, float]:
         now_ms = await rest.fetch(adapter.server_time(), Priority.CONTROL)
     members = choose(contracts, tickers, universe_filter(config), now_ms)
     return {member.contract.symbol: member.turnover_24h for member in members if member.is_watched}
+
+
+# Commands that fill files of their own stand behind the others in the list.
+app.command()(ledger)
+app.add_typer(db_app, name="db")
+add_lab(app)
+app.add_typer(rules_app, name="rules")
+app.add_typer(model_app, name="model")
+app.command()(chaos)
 
 
 # --- Printing ------------------------------------------------------------------------------------------------------
