@@ -19,6 +19,7 @@ from perpwatch.app.config import Config, load_config
 from perpwatch.app.engine import Engine, Step
 from perpwatch.app.messages import Dispatcher, Message, messages_of
 from perpwatch.detect.detector import Detector
+from perpwatch.detect.rarity import VolumeRarity
 from perpwatch.detect.volume_ratio import VolumeRatio
 from perpwatch.errors import ExchangeError
 from perpwatch.exchanges.adapter import Adapter, Limits
@@ -75,14 +76,21 @@ def limits_of(config: Config) -> Limits:
 
 def detectors_for(config: Config) -> list[Detector]:
     detection = config.detection
-    return [
-        VolumeRatio(
-            detection.thresholds,
-            running_threshold=config.websocket.real_time_volume_threshold,
-            window=detection.window,
-            minimum_turnover=detection.minimum_turnover,
-        )
-    ]
+    made: list[Detector] = []
+    for name in dict.fromkeys(detection.detectors):
+        match name:
+            case "volume_ratio":
+                made.append(
+                    VolumeRatio(
+                        detection.thresholds,
+                        running_threshold=config.websocket.real_time_volume_threshold,
+                        window=detection.window,
+                        minimum_turnover=detection.minimum_turnover,
+                    )
+                )
+            case "rarity":
+                made.append(VolumeRarity(minimum_turnover=detection.minimum_turnover))
+    return made
 
 
 def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:

@@ -152,6 +152,7 @@ class UniverseConfig(_Table):
 
 
 class DetectionConfig(_Table):
+    detectors: Annotated[list[Literal["volume_ratio", "rarity"]], Field(min_length=1)] = ["volume_ratio"]
     window: Annotated[int, Field(ge=1, le=500)] = DEFAULT_WINDOW
     minimum_turnover: Annotated[float, Field(ge=0)] = DEFAULT_MINIMUM_TURNOVER
     thresholds: Annotated[
