@@ -81,30 +81,35 @@ class _Watch:
     close: float
     high: float
     low: float
+    due_ms: int  # when the next horizon is over
     missing: int = 0
     ends: list[tuple[int, float, float, float]] = field(default_factory=list)  # minutes, close, high, low
     alert: tuple[str, str, int, Direction] | None = None  # key, rule, time, direction; None for a random moment
 
-    def see(self, candle: Candle) -> bool:
-        """Take the next minute; True when the last horizon is over."""
-        if candle.open_time_ms < self.time_ms:
+    def see(self, candle: Candle, end_ms: int) -> bool:
+        """Take the next minute, which ends at ``end_ms``; True when the last horizon is over."""
+        open_ms = candle.open_time_ms
+        if open_ms < self.time_ms:
             return False
-        end_ms = candle.close_time_ms
-        self._close_horizons(candle.open_time_ms)
-        self.missing += (candle.open_time_ms - self.last_ms) // MINUTE_MS
-        self.last_ms = end_ms
-        self.close = candle.close
-        self.high, self.low = max(self.high, candle.high), min(self.low, candle.low)
-        self._close_horizons(end_ms)
+        if open_ms != self.last_ms:
+            self._close_horizons(open_ms)
+            self.missing += (open_ms - self.last_ms) // MINUTE_MS
+        self.last_ms, self.close = end_ms, candle.close
+        if candle.high > self.high:
+            self.high = candle.high
+        if candle.low < self.low:
+            self.low = candle.low
+        if end_ms >= self.due_ms:
+            self._close_horizons(end_ms)
         return len(self.ends) == len(HORIZONS)
 
     def _close_horizons(self, until_ms: int) -> None:
         for minutes in HORIZONS[len(self.ends) :]:
-            horizon_ms = self.time_ms + minutes * MINUTE_MS
-            if horizon_ms > until_ms:
+            self.due_ms = self.time_ms + minutes * MINUTE_MS
+            if self.due_ms > until_ms:
                 return
             # The price of a few minutes ago still speaks for the horizon, that of an hour ago does not.
-            unknown = self.missing + (horizon_ms - self.last_ms) // MINUTE_MS
+            unknown = self.missing + (self.due_ms - self.last_ms) // MINUTE_MS
             is_known = unknown <= max(1, minutes // 10)
             self.ends.append((minutes, *((self.close, self.high, self.low) if is_known else (math.nan,) * 3)))
 
@@ -172,7 +177,7 @@ class Outcomes:
         market.watched = [watch for watch in market.watched if watch.alert is not None or watch.time_ms != end_ms]
         volatility = market.volatility
         alert = (key, rule, time_ms, direction)
-        market.watched.append(_Watch(end_ms, price, volatility, end_ms, price, price, price, alert=alert))
+        market.watched.append(_Watch(end_ms, price, volatility, end_ms, price, price, price, end_ms, alert=alert))
 
     def observe(self, candle: Candle) -> list[Outcome]:
         """Take a closed minute and return the outcomes that it completes; any other candle is ignored."""
@@ -191,8 +196,9 @@ class Outcomes:
         if before > 0.0:
             market.returns.append(abs(candle.close / before - 1.0))
             del market.returns[: -self.HOUR]
-        market.end_ms, market.close = candle.close_time_ms, candle.close
-        done = [watch for watch in market.watched if watch.see(candle)]
+        end_ms = candle.close_time_ms
+        market.end_ms, market.close = end_ms, candle.close
+        done = [watch for watch in market.watched if watch.see(candle, end_ms)]
         outcomes = []
         if done:
             market.watched = [watch for watch in market.watched if len(watch.ends) < len(HORIZONS)]
@@ -200,10 +206,10 @@ class Outcomes:
             del market.moments[: -self.KEPT_MOMENTS]
             outcomes = [self._outcome(candle.symbol, market, watch) for watch in done if watch.alert is not None]
         # The hour after an alert is no random moment.
-        is_free = candle.close_time_ms - market.alerted_ms >= self.HOUR * MINUTE_MS
-        if is_free and len(market.returns) >= self.HOUR and self._is_random(market, candle.close_time_ms):
-            end_ms, close = candle.close_time_ms, candle.close
-            market.watched.append(_Watch(end_ms, close, market.volatility, end_ms, close, close, close))
+        is_free = end_ms - market.alerted_ms >= self.HOUR * MINUTE_MS
+        if is_free and len(market.returns) >= self.HOUR and self._is_random(market, end_ms):
+            close = candle.close
+            market.watched.append(_Watch(end_ms, close, market.volatility, end_ms, close, close, close, end_ms))
         return outcomes
 
     def forget(self, symbol: str) -> list[Outcome]:
