@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perpwatch.detect.reasons import times_text
 from perpwatch.detect.why import Witness, in_order
 from perpwatch.model import MINUTE_MS, Direction, Level, Reason, Signal, Ticker, Timeframe, Trust
 
@@ -80,3 +81,13 @@ def test_an_older_ticker_does_not_replace_a_newer() -> None:
     witness.observe(Ticker("ABC_USDT", 1.0), START_MS + 2000)  # carries no rate
     (rate, _) = witness.reasons(signal(START_MS + 3000), 0.0)
     assert rate.value == 0.2
+
+
+def test_numbers_are_written_as_people_read_them() -> None:
+    assert [times_text(value) for value in (9.414, 82.34, 228.0, 999.7, 10432.1)] == [
+        "9.41",
+        "82.3",
+        "228",
+        "1,000",
+        "10,432",
+    ]

@@ -39,6 +39,7 @@ from perpwatch.app.lab_files import (
     read_tape,
     read_text,
 )
+from perpwatch.app.scorecard import hit_rate_text, lift_text
 from perpwatch.detect.flow import TradeFlow
 from perpwatch.detect.rule_set import RuleSet, RuleSignal
 from perpwatch.detect.rules import PRESETS, Rule, read_rules
@@ -210,18 +211,6 @@ def to_text(report: LabReport) -> str:
     return "\n".join(lines)
 
 
-def hit_rate_text(score: Score | None) -> str:
-    return "-" if score is None or score.hit_rate is None else f"{score.hit_rate:.0%}"
-
-
-def lift_text(score: Score | None) -> str:
-    if score is None or score.lift is None:
-        return "-"
-    if score.lift_low is None or score.lift_high is None:
-        return f"{score.lift:.2f}"
-    return f"{score.lift:.2f} ({score.lift_low:.2f}-{score.lift_high:.2f})"
-
-
 # --- Spreading the work -----------------------------------------------------------------------------------------------
 
 
@@ -375,7 +364,7 @@ class _Bench:
         return self.rules.risk(self.rule.name)
 
     def update(self, candle: Candle, now_ms: int) -> None:
-        signals = self.rules.update(candle, now_ms, now_ms * 1_000_000)
+        signals = self.rules.update(candle, now_ms, 0)  # received by nobody: no latency
         if self.outcomes is not None and candle.timeframe is Timeframe.Min1:
             self.known += self.outcomes.observe(candle)
         if signals and now_ms >= self.counted_ms:
@@ -383,7 +372,7 @@ class _Bench:
 
     def update_running(self, candle: Candle, now_ms: int, minute: Candle) -> None:
         if candle.turnover >= self.rules.wake_turnover(candle.symbol, candle.timeframe):
-            signals = self.rules.update(candle, now_ms, now_ms * 1_000_000, minute)
+            signals = self.rules.update(candle, now_ms, 0, minute)
             if signals and now_ms >= self.counted_ms:
                 self._offer(signals, now_ms)
 

@@ -13,10 +13,11 @@ import io
 import math
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from perpwatch.app.lab import LabAlert, LabReport, LabSet, hit_rate_text, lift_text
+from perpwatch.app.lab import LabAlert, LabReport, LabSet
+from perpwatch.app.scorecard import hit_rate_text, lift_text
 from perpwatch.detect.rules import Rule, describe
 
 SHOWN_ALERTS = 200
@@ -202,6 +203,11 @@ def _colour(report: LabReport, rule: str) -> str:
     return _COLOURS[_rules_of(report).index(rule) % len(_COLOURS)]
 
 
+def _marker(report: LabReport, name: str) -> str:
+    """Colours tell rules apart, marks tell sets."""
+    return "os^vD*"[list(dict.fromkeys(row.name for row in report.sets)).index(name) % 6]
+
+
 def _draw_load(figures: Any, report: LabReport) -> str:
     rules, sets = _rules_of(report), list(dict.fromkeys(row.name for row in report.sets))
     figure, axes = _figure(figures, "Alerts a day per 750 symbols", 1.2 + 0.35 * len(sets) * max(1, len(rules)))
@@ -225,14 +231,15 @@ def _draw_days(figures: Any, report: LabReport) -> str:
         days = sorted(row.told_by_day)
         if not 2 <= len(days) <= 400 or row.events_total:
             continue
-        first = datetime.fromisoformat(days[0])
-        offsets = [(datetime.fromisoformat(day) - first).days for day in days]
+        first, last = datetime.fromisoformat(days[0]), datetime.fromisoformat(days[-1])
+        every = [(first + timedelta(days=number)).date().isoformat() for number in range((last - first).days + 1)]
         axes.plot(
-            offsets,
-            [row.told_by_day[day] for day in days],
+            range(len(every)),
+            [row.told_by_day.get(day, 0) for day in every],
             color=_colour(report, row.rule),
             label=f"{row.name}: {row.rule}",
-            marker=".",
+            marker=_marker(report, row.name),
+            markersize=4,
         )
         drawn += 1
     if not drawn:
@@ -271,7 +278,11 @@ def _draw_returns(figures: Any, report: LabReport) -> str:
         minutes = [str(point[0]) for point in points]
         colour = _colour(report, row.rule)
         axes.plot(
-            minutes, [100.0 * point[1] for point in points], color=colour, marker="o", label=f"{row.name}: {row.rule}"
+            minutes,
+            [100.0 * point[1] for point in points],
+            color=colour,
+            marker=_marker(report, row.name),
+            label=f"{row.name}: {row.rule}",
         )
         axes.plot(minutes, [100.0 * point[2] for point in points], color=colour, linestyle="--", linewidth=0.8)
     axes.axhline(0.0, color="#9ca3af", linewidth=0.6)

@@ -11,6 +11,7 @@ import msgspec
 
 from perpwatch.detect.detector import NEVER
 from perpwatch.detect.guards import is_known
+from perpwatch.detect.reasons import times_text
 from perpwatch.detect.statistics import (
     RollingMean,
     RollingMeanState,
@@ -489,10 +490,10 @@ def _reasons(
     quote = candle.symbol.rpartition("_")[2] if "_" in candle.symbol else "quote coin"
     price_part = [
         Reason("move", 100.0 * move, "%", f"{100.0 * move:+.2f} % in {minutes} min"),
-        Reason("move_ratio", times_usual, "x", f"{times_usual:.1f} × its usual move"),
+        Reason("move_ratio", times_usual, "x", f"{times_text(times_usual)} × its usual move"),
     ]
     volume_part = [
-        Reason("turnover_ratio", ratio, "x", f"volume {ratio:.3g} × its one-day mean"),
+        Reason("turnover_ratio", ratio, "x", f"volume {times_text(ratio)} × its one-day mean"),
         *_rarity_reason(rarity, candle.timeframe),
     ]
     is_price_first = times_usual / move_needed >= ratio / ratio_needed

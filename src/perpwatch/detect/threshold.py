@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from perpwatch.detect.detector import NEVER
 from perpwatch.detect.guards import is_known
+from perpwatch.detect.reasons import times_text
 from perpwatch.detect.statistics import RollingMean
 from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe
 
@@ -129,11 +130,11 @@ class Threshold:
         excess = ratio / self._turnover_ratio if self._turnover_ratio > 0.0 else 0.0
         reasons = [
             Reason("move", move, "%", f"{move:+.2f} % in {candle.timeframe.minutes} min"),
-            Reason("turnover_ratio", ratio, "x", f"volume {ratio:.3g} × the mean of {self._window} candles"),
+            Reason("turnover_ratio", ratio, "x", f"volume {times_text(ratio)} × the mean of {self._window} candles"),
         ]
         if usual_move > 0.0:
             times = abs(move) / usual_move
-            reasons.insert(1, Reason("move_ratio", times, "x", f"{times:.1f} × its usual move"))
+            reasons.insert(1, Reason("move_ratio", times, "x", f"{times_text(times)} × its usual move"))
         return Signal(
             detector=self.name,
             symbol=candle.symbol,
