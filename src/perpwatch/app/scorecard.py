@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -34,7 +35,7 @@ def scorecard_text(rows: Sequence[Score]) -> str:
         forward = {minutes: mean for minutes, mean, _ in row.forward}
         lines.append(
             f"{row.rule:<20} {row.days:>5} {row.alerts:>7} {row.judged:>7} {_share(row.hit_rate):>8} "
-            f"{_share(row.random_hit_rate):>10} {lift_text(row):>18} {forward[5]:>+8.2%} {forward[60]:>+8.2%}"
+            f"{_share(row.random_hit_rate):>10} {lift_text(row):>18} {_return(forward[5]):>8} {_return(forward[60]):>8}"
         )
     return "\n".join(lines)
 
@@ -55,3 +56,7 @@ def hit_rate_text(score: Score | None) -> str:
 
 def _share(share: float | None) -> str:
     return "-" if share is None else f"{share:.0%}"
+
+
+def _return(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{fraction:+.2%}"
