@@ -233,7 +233,8 @@ def test_a_half_open_line_is_noticed_and_replaced() -> None:
         scene.exchange.schedule(sim.FaultEvent(scene.exchange.now_ms, "half_open", "all"))
         await asyncio.sleep(60)
         assert scene.pool.status()[0].reconnects == 1
-        assert "no answer to our pings" in str(scene.pool.status()[0].last_error)
+        # A busy line is missed after seconds; the pings, which a quiet one needs, would have told after 35.
+        assert "mute although open" in str(scene.pool.status()[0].last_error)
         assert scene.pool.status()[0].confirmed == 21
 
     play(story)
