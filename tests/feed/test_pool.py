@@ -143,6 +143,41 @@ def test_a_move_makes_before_it_breaks() -> None:
     play(story, per_connection=29)
 
 
+def test_a_heavy_connection_is_relieved_by_what_its_streams_really_bring() -> None:
+    async def story(scene: Scene) -> None:
+        wish = scene.streams(0, 50)
+        scene.pool.want(wish)
+        await asyncio.sleep(20)
+        first, second = scene.pool.connections.values()
+        # What was planned alike turns out to bring very different numbers of messages.
+        measured = {stream: 0.1 if stream in second.wanted else 2.0 for stream in wish}
+        scene.pool.want(measured)
+        assert scene.pool.actions() == []  # the plan never moves what can stay
+        assert scene.pool.rebalance() == 5  # the second has room for no more
+        assert scene.pool.rebalance() == 0  # one thing at a time
+        await asyncio.sleep(5)
+        loads = [sum(measured[stream] for stream in one.wanted) for one in (first, second)]
+        assert [len(first.wanted), len(second.wanted)] == [21, 30]
+        assert loads[0] < 26 * 2.0
+        assert scene.subscribed() == scene.symbols(0, 50)
+        assert scene.gaps == []
+        assert scene.pool.rebalanced == 5
+
+    play(story)
+
+
+def test_small_differences_move_nothing() -> None:
+    async def story(scene: Scene) -> None:
+        wish = scene.streams(0, 50)
+        scene.pool.want(wish)
+        await asyncio.sleep(20)
+        first = next(iter(scene.pool.connections.values()))
+        scene.pool.want({stream: 1.3 if stream in first.wanted else 1.0 for stream in wish})
+        assert scene.pool.rebalance() == 0
+
+    play(story)
+
+
 def test_a_wish_that_ends_while_its_stream_is_moving_leaves_nothing_behind() -> None:
     async def story(scene: Scene) -> None:
         scene.pool.want(scene.streams(0, 60))

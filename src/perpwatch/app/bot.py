@@ -42,6 +42,8 @@ REPAIR_EVERY_S = 1.0
 LOOK_AGAIN_S = 30.0
 #: Reads that may wait at once; beyond, repairs stay where they are merged and sorted.
 MAX_READS_WAITING = 200
+#: How often the rates of streams are measured and their connections balanced.
+MEASURE_EVERY_S = 300.0
 #: How often announced changes and unknown symbols are looked at.
 LISTINGS_EVERY_S = 5.0
 #: Unknown symbols asked for by name at once; each costs a call.
@@ -197,7 +199,7 @@ class Bot:
             if unlisted:
                 logger.warning("the exchange does not list %s", ", ".join(unlisted))
             self.on_ready()
-            runners = [self._digest(), self._repair(), self._follow_listings()]
+            runners = [self._digest(), self._repair(), self._follow_listings(), self._measure()]
             if self.config.rest.audit_share:
                 runners.append(self._audit())
             await _first_of(*runners)
@@ -313,6 +315,21 @@ class Bot:
         start_ms, end_ms = self.engine.history_window_ms(self.config.rest.history_minutes)
         for symbol in [symbol for symbol in self.feed.given_up if symbol not in self.engine.warm]:
             self.feed.read(symbol, start_ms, end_ms, Priority.HISTORY)
+
+    async def _measure(self) -> None:
+        """Count what each stream really brings, so that connections are loaded by it."""
+        counted: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_S)
+            pushes = {symbol: series.pushes for symbol, series in self.engine.book.series.items() if series.is_up}
+            self.feed.measured(
+                {
+                    symbol: (count - counted[symbol]) / MEASURE_EVERY_S
+                    for symbol, count in pushes.items()
+                    if symbol in counted
+                }
+            )
+            counted = pushes
 
     async def _audit(self) -> None:
         """Read closed minutes of one symbol after the other back by REST, for ever, and compare.

@@ -22,7 +22,7 @@ from perpwatch.feed.plan import Service, Wish, serve
 from perpwatch.feed.pool import Pool
 from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, RestClient
-from perpwatch.model import MINUTE_MS, Batch, Contract, Kind, Stream, Ticker, Timeframe
+from perpwatch.model import MINUTE_MS, Batch, Contract, Kind, Stream, Ticker, Timeframe, stream_of_candles
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,6 +31,8 @@ T = TypeVar("T")
 READERS = 4
 #: A read that failed this often is given up and reported; whoever still wants it asks again.
 MAX_READ_TRIES = 6
+#: Share of the latest count in a symbol's measured rate.
+MEASURED_SHARE = 0.3
 #: Minutes that a poll reads: enough to bridge a slow cycle, cheap because one request costs the same for any number.
 POLL_MINUTES = 60
 
@@ -91,6 +93,7 @@ class LiveFeed:
         )
         self.pool.on_limit = self._serve
         self.ladder = Ladder()
+        self._measured: dict[Stream, float] = {}  # messages a second, of streams that were counted
         self.service = Service({}, {}, (), ())
         self.given_up: dict[str, str] = {}  # symbols whose read failed for good, with the reason
         self._adapter = adapter
@@ -182,13 +185,23 @@ class LiveFeed:
         capacity = self.pool.capacity if self._settings.use_websocket else 0
         self.service = serve(self._turnover_24h, self._settings.wishes, capacity)
         self.pool.is_short = bool(self.service.polled or self.service.untold_trades)
-        self.pool.want(self.service.rates)
+        self.pool.want({stream: self._measured.get(stream, rate) for stream, rate in self.service.rates.items()})
 
     @property
     def polled(self) -> list[str]:
         """Symbols whose candles REST reads: those without room on the sockets, and those whose stream was refused."""
         refused = [stream.symbol for stream in self.pool.refused if stream.kind is Kind.CANDLES]
         return [*self.service.polled, *refused]
+
+    def measured(self, rates: Mapping[str, float]) -> None:
+        """Take the candle pushes a second of each symbol as they were counted, and spread the load by them."""
+        for symbol, rate in rates.items():
+            stream = stream_of_candles(symbol)
+            before = self._measured.get(stream, rate)
+            self._measured[stream] = before + MEASURED_SHARE * (rate - before)
+        self._measured = {stream: rate for stream, rate in self._measured.items() if stream.symbol in self._contracts}
+        self._serve()
+        self.pool.rebalance()
 
     def heal(self, stream: Stream) -> None:
         """Do something about a stream that is mute although its symbol trades; see :mod:`perpwatch.feed.ladder`."""

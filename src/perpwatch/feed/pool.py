@@ -31,6 +31,9 @@ REFUSED_DIALS_MAKE_LIMIT = 3
 
 #: Capacity is explored by so many subscriptions at a time, so often, and only while all that was asked for is there.
 EXPLORE_STEP, EXPLORE_EVERY_S = 5, 600.0
+#: A connection is relieved when it carries so many times the mean, and so many messages a second more than the least;
+#: so many streams are moved at a time.
+HEAVY, HEAVY_BY, MOVES_AT_ONCE = 1.5, 2.0, 10
 #: A connection is mute when it brings nothing for the time in which so many messages were usual, and at least so long.
 MUTE_MESSAGES, MUTE_S = 30.0, 10.0
 #: Share of the latest second in a connection's usual rate: a memory of about three minutes.
@@ -132,6 +135,7 @@ class Pool:
         self._overlaps: dict[str, _Overlap] = {}
         self._lifetimes: dict[str, float] = {}  # seconds after which each connection is renewed
         self._usual: dict[str, tuple[int, float]] = {}  # data frames counted so far, and usual messages a second
+        self.rebalanced = 0  # streams that were moved because their connection carried too much
         self.renewed = 0  # connections that were replaced before their time ended
         self.duplicate_trades = 0
         self._looked_at: dict[str, int] = {}  # sessions of each connection whose end has been looked at
@@ -287,6 +291,61 @@ class Pool:
             else:
                 kept.append(event)
         return kept
+
+    # --- Balance ----------------------------------------------------------------------------------------------------
+
+    def rebalance(self) -> int:
+        """Move streams from the heaviest connection to the lightest, make before break; returns how many.
+
+        Loads are the sums of the rates that :meth:`want` was told last, so whoever measures them decides. Nothing is
+        moved while other moves are under way.
+        """
+        moved = 0
+        if self._moving or len(self.connections) < 2:
+            return moved
+        loads = {
+            source: sum(self.rates.get(stream, 0.0) for stream in connection.wanted)
+            for source, connection in self.connections.items()
+        }
+        mean = sum(loads.values()) / len(loads)
+        while moved < MOVES_AT_ONCE:
+            heavy = max(loads, key=lambda source: (loads[source], source))
+            light = min(self._with_room() & loads.keys(), key=lambda source: (loads[source], source), default=heavy)
+            excess = loads[heavy] - loads[light]
+            if loads[heavy] <= HEAVY * mean or excess <= HEAVY_BY:
+                break
+            stream = self._fitting(self.connections[heavy], excess / 2.0)
+            if stream is None:
+                break
+            rate = self.rates[stream]
+            loads[heavy] -= rate
+            loads[light] += rate
+            self._begin_move(stream, heavy, light)
+            self.connections[light].subscribe([stream])
+            moved += 1
+        if moved:
+            self.rebalanced += moved
+            logger.info("moving %d streams to lighter connections", moved)
+        return moved
+
+    def _with_room(self) -> set[str]:
+        return {
+            source
+            for source, connection in self.connections.items()
+            if connection.state is State.OPEN and len(connection.wanted) < self.per_connection
+        }
+
+    def _fitting(self, connection: Connection, rate: float) -> Stream | None:
+        """The confirmed stream whose rate comes closest to what is too much, without exceeding it."""
+        session = connection.session
+        if session is None:
+            return None
+        fitting = [
+            stream
+            for stream in session.confirmed
+            if stream not in self._moving and 0.0 < self.rates.get(stream, 0.0) <= rate
+        ]
+        return max(fitting, key=lambda stream: (self.rates[stream], stream), default=None)
 
     # --- Silence ----------------------------------------------------------------------------------------------------
 

@@ -187,6 +187,7 @@ class Series:
     contract: Contract
     running: RunningCandle | None = None  # None between the close of a minute and the first push of another
     running_open_s: int = 0
+    pushes: int = 0  # since the watch began; what its connection has to carry
     last_push_ms: int = 0  # exchange time of the last push, 0 when there was none
     spoke_ms: int = 0  # exchange time of the last push for a minute that is closed
     wake_amount: float = _ALWAYS  # pushes whose amount is lower need no look by a detector
@@ -276,6 +277,7 @@ class CandleBook:
             self.counters.unwatched += 1
             return None
         self.counters.pushes += 1
+        series.pushes += 1
         if candle.open_time_s == series.running_open_s:
             running = series.running
             assert running is not None
