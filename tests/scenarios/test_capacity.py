@@ -61,3 +61,9 @@ def test_a_remembered_limit_is_where_the_next_start_begins() -> None:
         max_subscriptions_per_connection=40,
     )
     assert bot.feed.pool.per_connection == 21
+
+
+def test_without_exploring_a_recent_limit_is_still_respected_and_an_old_one_forgiven() -> None:
+    recent = watch(Faults(), 2, LearnedLimit(10, DEFAULT_START_MS - 600_000))
+    old = watch(Faults(), 2, LearnedLimit(10, DEFAULT_START_MS - 7_200_000))
+    assert (recent.feed.pool.per_connection, old.feed.pool.per_connection) == (10, 12)

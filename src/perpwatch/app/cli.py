@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
 from perpwatch.app.health import watch_over
 from perpwatch.app.kept import kept
 from perpwatch.app.lab_cli import add_lab
-from perpwatch.app.ledger_cli import ledger
+from perpwatch.app.ledger_cli import ledger, span_ms
 from perpwatch.app.log import set_up_logging
 from perpwatch.app.model_cli import model_app
 from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
@@ -47,6 +48,7 @@ from perpwatch.feed.rest import Priority, RestClient, http_over_network
 from perpwatch.market.universe import Member, choose
 from perpwatch.model import Candle, Finality, Timeframe
 from perpwatch.sim.clock import ScaledLoop
+from perpwatch.store import Database, Reader
 
 app = typer.Typer(
     help="Watches every perpetual futures contract of an exchange at once, and says which one behaves unusually.\n\n"
@@ -131,11 +133,20 @@ def run(
 
 
 @app.command()
-def signals(config: ConfigOption = None, duration: DurationOption = None) -> None:
+def signals(
+    config: ConfigOption = None,
+    duration: DurationOption = None,
+    since: Annotated[
+        str | None, typer.Option(help="Print those that a watch has kept since 30m, 6h, 2d ago, and end.")
+    ] = None,
+) -> None:
     """Watch like `run`, and print every signal as a JSON object on a line of standard output.
 
     The keys are the fields of perpwatch.model.Signal.
     """
+    if since is not None:
+        _print_kept_signals(load_config(config), _file_of(config), span_ms(since))
+        return
     # It may run beside a watch that serves and keeps; this one only prints.
     quiet = {"health": {"enabled": False}, "store": {"enabled": False}}
     settings = load_config(config).with_overrides(quiet)
@@ -232,6 +243,15 @@ def _expected_cause(group: BaseExceptionGroup[BaseException]) -> BaseException |
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     return cause
+
+
+def _print_kept_signals(config: Config, config_file: Path | None, since_ms: int) -> None:
+    database = Database.open(config.store.address(config_file), migrate=False)
+    try:
+        kept_signals = Reader(database).signals(int(time.time() * 1_000) - since_ms, limit=1_000_000)
+    finally:
+        database.close()
+    _print_rows(kept_signals, Format.JSONL)
 
 
 def _file_of(config: Path | None) -> Path | None:

@@ -465,10 +465,17 @@ class Pool:
             self._replan()
 
     def remember(self, learned: LearnedLimit) -> None:
-        """Begin with a limit that was learned before; what is configured is never exceeded."""
+        """Begin with a limit that was learned before; what is configured is never exceeded.
+
+        Without exploring it counts only as long as it would without the restart: until it is forgiven.
+        """
         self.learned = learned
+        age_s = self._clock.time_ns() / 1e9 - learned.learned_ms / 1e3
         if self._explores:
             self.per_connection = min(learned.subscriptions, self._limits.max_subscriptions_per_connection)
+        elif 0.0 <= age_s < FORGIVE_AFTER_S:
+            self.per_connection = min(learned.subscriptions, self.per_connection)
+            self._limited_s = self._clock.monotonic() - age_s
 
     def _explore(self) -> None:
         """Ask connections for a little more, when there is more to ask for and no limit is known."""
