@@ -14,6 +14,7 @@ from perpwatch.app.engine import Engine, Step
 from perpwatch.detect.volume_ratio import VolumeRatio
 from perpwatch.market.ledger import Span
 from perpwatch.model import (
+    ANALYSED_TIMEFRAMES,
     MINUTE_MS,
     Batch,
     Candle,
@@ -258,3 +259,17 @@ def test_a_ticker_topic_that_dies_without_a_word_is_asked_for_again() -> None:
     assert exchange.counters.commands > 240 // 15 + 21 + 2  # pings, subscriptions, and the tickers anew
     counts = engine.ledger.counts(exchange.market.symbols, sim.DEFAULT_START_MS, sim.DEFAULT_START_MS + 3 * MINUTE_MS)
     assert counts[Trust.UNKNOWN] == 0
+
+
+def test_the_minutes_between_the_history_and_the_stream_are_read_back() -> None:
+    # The stream came up two seconds into a minute; the history was read at once, when the last minute had not settled.
+    engine = Engine([], ANALYSED_TIMEFRAMES)
+    engine.watch([CONTRACT])
+    start_ms = 1_700_000_040_000 // MINUTE_MS * MINUTE_MS
+    up = StreamUp(stream_of_candles(CONTRACT.symbol), "ws-1", start_ms + 2_000)
+    engine.take(Batch("ws-1", 0, start_ms + 2_000, [up]))
+    history = CandleHistory(CONTRACT.symbol, [], start_ms - 10 * MINUTE_MS, start_ms)
+    engine.take(Batch("rest", 0, start_ms + 2_500, [history]))
+    due = engine.repairs.due(start_ms + 10_000, lambda symbol: 0)
+    assert [(span.symbol, span.end_ms) for span in due] == [(CONTRACT.symbol, start_ms)]
+    assert due[0].start_ms <= start_ms - MINUTE_MS

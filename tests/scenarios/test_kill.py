@@ -94,7 +94,7 @@ def test_twenty_kills_leave_no_unknown_minute_and_no_wrong_candle(tmp_path: Path
 
 
 def wait_until_known(processes: Processes, store: Path, last_kill_ms: int) -> LedgerReport:
-    """Ten market minutes are given, as after any failure."""
+    """Ten market minutes are given, as after any failure; then what the store says is taken as it is."""
     while True:
         now_ms = processes.now_ms()
         database = Database.open(str(store), migrate=False)

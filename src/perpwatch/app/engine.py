@@ -134,8 +134,13 @@ class Engine:
         symbol = history.symbol
         if symbol in self.warm or symbol not in self.book.series:
             return
-        # Minutes that were closed live while the history was on its way belong behind it.
         end_ms = minutes[-1].close_time_ms if minutes else until_ms
+        watched_since_ms = self.book.series[symbol].watched_since_ms
+        if end_ms < watched_since_ms:
+            # The last minutes before the stream came up had not settled yet when the history was read.
+            start_ms = end_ms - end_ms % MINUTE_MS
+            self.repairs.add(Span(symbol, start_ms, watched_since_ms))
+        # Minutes that were closed live while the history was on its way belong behind it.
         minutes += [minute for minute in self.book.series[symbol].minutes if minute.open_time_ms >= end_ms]
         known_until_ms = minutes[-1].close_time_ms if minutes else until_ms
         for timeframe in self.timeframes:
