@@ -34,7 +34,7 @@ def run(seed: int, minutes: float, *, keep_log: bool = False) -> Verdict:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_no_candle_of_a_rough_hour_is_wrong_and_none_is_missed_in_silence(seed: int) -> None:
     verdict = run(seed, 60)
     assert verdict.violations == []
