@@ -174,7 +174,9 @@ class LiveFeed:
 
     def watch(self, contracts: Sequence[Contract], turnover_24h: Mapping[str, float]) -> None:
         """Watch exactly these contracts from now on; what stays is not interrupted."""
-        self._contracts = {contract.symbol: contract for contract in contracts}
+        before, self._contracts = self._contracts, {contract.symbol: contract for contract in contracts}
+        for symbol in before.keys() - self._contracts.keys():
+            self.ladder.forget(symbol)
         self.given_up = {symbol: reason for symbol, reason in self.given_up.items() if symbol in self._contracts}
         self._turnover_24h = {symbol: turnover_24h.get(symbol, 0.0) for symbol in self._contracts}
         ranked = sorted(self._turnover_24h, key=lambda symbol: (-self._turnover_24h[symbol], symbol))
