@@ -123,6 +123,6 @@ def rules_named(words: list[str]) -> list[Rule]:
 
 
 def _page(report: LabReport, rules: Sequence[Rule]) -> str:
-    from perpwatch.app.lab_page import to_html  # matplotlib is an extra, and slow to import
+    from perpwatch.app.lab_page import to_html  # matplotlib is slow to import
 
     return to_html(report, rules)

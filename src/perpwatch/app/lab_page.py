@@ -1,20 +1,21 @@
 """The laboratory's report as one page that needs nothing else: tables, and plots drawn by matplotlib as SVG.
 
 matplotlib because its drawings are text inside the page: a plot is some ten kilobytes, prints, and needs no script,
-where a page with plotly's or Vega's script inside has several megabytes before its first number. It is an extra
-(``pip install perpwatch[report]``); without it the page has the tables alone.
+where a page with plotly's or Vega's script inside has several megabytes before its first number.
 """
 
 from __future__ import annotations
 
 import html
-import importlib
 import io
 import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from perpwatch.app.lab import LabAlert, LabReport, LabSet
 from perpwatch.app.scorecard import hit_rate_text, lift_text
@@ -169,24 +170,19 @@ def _time(time_ms: int) -> str:
 
 
 def _drawings(report: LabReport) -> list[str]:
-    try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ImportError:
-        return ["<p>Plots need matplotlib: pip install 'perpwatch[report]'.</p>"]
     plots = [_draw_load, _draw_days, _draw_latency, _draw_returns, _draw_hours]
-    return [drawing for plot in plots if (drawing := plot(figures, report))]
+    return [drawing for plot in plots if (drawing := plot(report))]
 
 
-def _figure(figures: Any, title: str, height: float = 3.0) -> tuple[Any, Any]:
-    figure = figures.Figure(figsize=(10.0, height), layout="constrained")
+def _figure(title: str, height: float = 3.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(10.0, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
-    matplotlib = importlib.import_module("matplotlib")
+def _svg(figure: Figure) -> str:
     text = io.StringIO()
     # Text stays text, identifiers do not change from run to run, and no time of day is written.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "perpwatch"}):
@@ -208,9 +204,9 @@ def _marker(report: LabReport, name: str) -> str:
     return "os^vD*"[list(dict.fromkeys(row.name for row in report.sets)).index(name) % 6]
 
 
-def _draw_load(figures: Any, report: LabReport) -> str:
+def _draw_load(report: LabReport) -> str:
     rules, sets = _rules_of(report), list(dict.fromkeys(row.name for row in report.sets))
-    figure, axes = _figure(figures, "Alerts a day per 750 symbols", 1.2 + 0.35 * len(sets) * max(1, len(rules)))
+    figure, axes = _figure("Alerts a day per 750 symbols", 1.2 + 0.35 * len(sets) * max(1, len(rules)))
     thickness = 0.8 / len(rules)
     for number, rule in enumerate(rules):
         loads = {row.name: row.alerts_per_day_per_750 for row in report.sets if row.rule == rule}
@@ -224,8 +220,8 @@ def _draw_load(figures: Any, report: LabReport) -> str:
     return _svg(figure)
 
 
-def _draw_days(figures: Any, report: LabReport) -> str:
-    figure, axes = _figure(figures, "Told per day")
+def _draw_days(report: LabReport) -> str:
+    figure, axes = _figure("Told per day")
     drawn = 0
     for row in report.sets:
         days = sorted(row.told_by_day)
@@ -250,10 +246,10 @@ def _draw_days(figures: Any, report: LabReport) -> str:
     return _svg(figure)
 
 
-def _draw_latency(figures: Any, report: LabReport) -> str:
+def _draw_latency(report: LabReport) -> str:
     if not any(event.latency_s is not None for event in report.events):
         return ""
-    figure, axes = _figure(figures, "Share of labelled events seen, by seconds after the start")
+    figure, axes = _figure("Share of labelled events seen, by seconds after the start")
     for rule in _rules_of(report):
         events = [event for event in report.events if event.rule == rule]
         seen = sorted(event.latency_s for event in events if event.latency_s is not None)
@@ -267,11 +263,11 @@ def _draw_latency(figures: Any, report: LabReport) -> str:
     return _svg(figure)
 
 
-def _draw_returns(figures: Any, report: LabReport) -> str:
+def _draw_returns(report: LabReport) -> str:
     rows = [row for row in report.sets if row.outcome is not None and row.outcome.judged]
     if not rows:
         return ""
-    figure, axes = _figure(figures, "Mean return after an alert, in its direction (dashed: matched random moments)")
+    figure, axes = _figure("Mean return after an alert, in its direction (dashed: matched random moments)")
     for row in rows:
         assert row.outcome is not None
         points = [point for point in row.outcome.forward if not math.isnan(point[1])]
@@ -292,10 +288,10 @@ def _draw_returns(figures: Any, report: LabReport) -> str:
     return _svg(figure)
 
 
-def _draw_hours(figures: Any, report: LabReport) -> str:
+def _draw_hours(report: LabReport) -> str:
     if not report.alerts:
         return ""
-    figure, axes = _figure(figures, "Alerts by hour of the day (UTC)", 2.2)
+    figure, axes = _figure("Alerts by hour of the day (UTC)", 2.2)
     rules = _rules_of(report)
     for number, rule in enumerate(rules):
         hours = Counter(alert.time_ms // 3_600_000 % 24 for alert in report.alerts if alert.rule == rule)
