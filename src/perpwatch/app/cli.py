@@ -40,6 +40,7 @@ from perpwatch.app.log import set_up_logging
 from perpwatch.app.model_cli import model_app
 from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
 from perpwatch.app.rules_cli import rules_app
+from perpwatch.app.scorecard_cli import scorecard
 from perpwatch.app.view import Outlet, SignalFormat
 from perpwatch.errors import ApiError, ConfigurationError, ExchangeError, StoreError
 from perpwatch.exchanges.adapter import Adapter
@@ -411,6 +412,7 @@ async def _ask_turnover(config: Config) -> dict[str, float]:
 
 # Commands that fill files of their own stand behind the others in the list.
 app.command()(ledger)
+app.command()(scorecard)
 app.add_typer(db_app, name="db")
 add_lab(app)
 app.add_typer(rules_app, name="rules")

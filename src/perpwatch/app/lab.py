@@ -1,8 +1,8 @@
 """The laboratory: what rules would have alerted on recorded markets, how soon they saw pumps, and what came of it.
 
 It drives the same rules, detectors, score and policy that run live, over candle files and trade tapes (see
-``lab_files``). The first day of each file warms up and is not counted. Rules and folders are spread over processes; the
-figures do not depend on how many.
+``lab_files``) and over what a watch has kept (``lab_store``). The first day of each warms up and is not counted. Rules
+and folders are spread over processes; the figures do not depend on how many.
 """
 
 from __future__ import annotations
@@ -34,18 +34,31 @@ from perpwatch.app.lab_files import (
     Tape,
     all_timeframes,
     candle_files,
+    is_same_market,
     read_labels,
     read_market,
     read_tape,
     read_text,
 )
+from perpwatch.app.lab_store import StoredPast
 from perpwatch.app.scorecard import hit_rate_text, lift_text
 from perpwatch.detect.flow import TradeFlow
 from perpwatch.detect.rule_set import RuleSet, RuleSignal
 from perpwatch.detect.rules import PRESETS, Rule, read_rules
 from perpwatch.detect.score import SCORE, Scorer, read_model, shipped_model_text
 from perpwatch.errors import ConfigurationError
-from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Candle, Finality, Side, Timeframe, Trade, Trades, Trust
+from perpwatch.model import (
+    ANALYSED_TIMEFRAMES,
+    MINUTE_MS,
+    Candle,
+    Finality,
+    Side,
+    Timeframe,
+    Trade,
+    Trades,
+    Trust,
+)
+from perpwatch.store import HOUR_MS
 
 MARKET_SIZE = 750
 
@@ -64,6 +77,7 @@ class LabOptions:
 
     candles: Sequence[Path] = ()  # folders
     trades: Sequence[Path] = ()  # folders
+    stored: StoredPast | None = None
     labels: Path | None = None
     rules: Sequence[Rule] = (PRESETS["default"],)
     is_intrabar: bool = False  # judge the running candle at every batch of trades
@@ -158,18 +172,21 @@ def run_lab(options: LabOptions, progress: Progress | None = None) -> LabReport:
     Raises:
         ConfigurationError: a folder, file or label list that cannot be used.
     """
-    if not options.candles and not options.trades:
-        raise ConfigurationError("candles", "", "give at least one folder with --candles or --trades")
+    if not options.candles and not options.trades and options.stored is None:
+        raise ConfigurationError("candles", "", "give at least one folder with --candles or --trades, or --stored")
     if not options.rules:
         raise ConfigurationError("rules", "", "at least one rule")
     labels = tuple(read_labels(options.labels)) if options.labels else ()
     tasks = _tasks(options, labels)
     report = LabReport([], [], [])
     results = _run_all(tasks, options.processes, progress or (lambda done, total, text: None))
-    for folder in (*options.candles, *options.trades):
-        pieces = [piece for task, found in zip(tasks, results, strict=True) if task.folder == folder for piece in found]
+    sources: list[Path | StoredPast] = [*options.candles, *options.trades]
+    if options.stored is not None:
+        sources.append(options.stored)
+    for source in sources:
+        pieces = [piece for task, found in zip(tasks, results, strict=True) if task.source == source for piece in found]
         for rule in options.rules:
-            _report(report, folder.name, rule.name, [piece for piece in pieces if piece.rule == rule.name])
+            _report(report, source.name, rule.name, [piece for piece in pieces if piece.rule == rule.name])
     return report
 
 
@@ -216,9 +233,9 @@ def to_text(report: LabReport) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Some rules on a folder of candles, or on some tapes of a folder."""
+    """Some rules on a folder of candles, on some tapes of a folder, or on the stored past."""
 
-    folder: Path
+    source: Path | StoredPast
     files: tuple[Path, ...]  # tapes; none for a folder of candles
     rules: tuple[Rule, ...]
     options: LabOptions
@@ -261,6 +278,12 @@ def _tasks(options: LabOptions, labels: tuple[Label, ...]) -> list[_Task]:
         for files in _shared_out(folders[folder], 4 * options.processes if options.processes > 1 else 1):
             weight = 0.3 * len(files) * len(options.rules) * (5.0 if options.is_intrabar else 1.0)
             tasks.append(_Task(folder, tuple(files), tuple(options.rules), options, labels, weight))
+    if options.stored is not None:
+        share = len(options.stored.symbols) * (options.stored.end_ms - options.stored.start_ms) / (14 * DAY_MS)
+        tasks += [
+            _Task(options.stored, (), tuple(rules), options, labels, share * (1.0 + len(rules)))
+            for rules in _shared_out(list(options.rules), options.processes)
+        ]
     return tasks
 
 
@@ -277,7 +300,7 @@ def _run_all(tasks: Sequence[_Task], processes: int, progress: Progress) -> list
     def tell(number: int, share: float) -> None:
         shares[number] = max(shares[number], share)
         done = sum(task.weight * share for task, share in zip(tasks, shares, strict=True))
-        progress(done / total * len(tasks), float(len(tasks)), tasks[number].folder.name)
+        progress(done / total * len(tasks), float(len(tasks)), tasks[number].source.name)
 
     if min(processes, len(tasks)) <= 1:
         return [_run(task, partial(tell, number)) for number, task in enumerate(tasks)]
@@ -318,7 +341,7 @@ def _run_in_child(number: int, task: _Task) -> list[_Piece] | tuple[str, str, st
 
     def tell(share: float) -> None:
         if _stop.is_set():
-            raise ConfigurationError("lab", str(task.folder), "to be left alone: another part has failed")
+            raise ConfigurationError("lab", task.source.name, "to be left alone: another part has failed")
         _shares.put((number, share))
 
     try:
@@ -328,7 +351,9 @@ def _run_in_child(number: int, task: _Task) -> list[_Piece] | tuple[str, str, st
 
 
 def _run(task: _Task, tell: Callable[[float], None]) -> list[_Piece]:
-    return _run_tapes(task, tell) if task.files else _run_candles(task, tell)
+    if isinstance(task.source, StoredPast):
+        return _run_stored(task, task.source, tell)
+    return _run_tapes(task, tell) if task.files else _run_candles(task, task.source, tell)
 
 
 # --- Running ----------------------------------------------------------------------------------------------------------
@@ -429,31 +454,67 @@ class _Bench:
             self.rules.turn(self.policy.risk)
 
 
-def _run_candles(task: _Task, tell: Callable[[float], None]) -> list[_Piece]:
+def _run_candles(task: _Task, folder: Path, tell: Callable[[float], None]) -> list[_Piece]:
     """All symbols of the folder are one market: their minutes are walked through together."""
     options = task.options
-    market = read_market(task.folder)
+    market = read_market(folder)
     series = [longer for one in market.series for longer in all_timeframes(one)]
     start_ms, end_ms = market.start_ms, market.end_ms
     counted_ms = start_ms + round(options.warm_up_days * DAY_MS)
     benches = [_Bench(rule, len(market.series), options, counted_ms) for rule in task.rules]
     for from_ms in range(start_ms, end_ms, DAY_MS):
         tell((from_ms - start_ms) / (end_ms - start_ms))
-        candles = [candle for one in series for candle in one.closing(from_ms, min(from_ms + DAY_MS, end_ms))]
-        candles.sort(key=_closing_order)
-        for now_ms, group in groupby(candles, key=_close_time):
-            closing = list(group)
-            for bench in benches:
-                for candle in closing:
-                    bench.update(candle, now_ms)
-                # Closed candles have all arrived long before the next minute ends.
-                bench.advance(now_ms + Policy.HOLD_MS)
+        _walk(benches, [candle for one in series for candle in one.closing(from_ms, min(from_ms + DAY_MS, end_ms))])
     tell(1.0)
     # Days in which the market was known, beyond the warm-up.
     days = float((market.open_times_ms >= counted_ms).sum()) * market.timeframe.milliseconds / DAY_MS
     symbols = [one.symbol for one in market.series]
     events = market.events(task.labels, counted_ms)
     return [bench.finish(symbols, events, days, end_ms) for bench in benches]
+
+
+def _run_stored(task: _Task, past: StoredPast, tell: Callable[[float], None]) -> list[_Piece]:
+    """All symbols of the store are one market, too."""
+    options = task.options
+    counted_ms = past.start_ms + round(options.warm_up_days * DAY_MS)
+    benches = [_Bench(rule, len(past.symbols), options, counted_ms) for rule in task.rules]
+    known = set[int]()  # minutes in which the market was, beyond the warm-up
+    with past.opened() as reader:
+        contracts = past.contracts(reader)
+        for bench in benches:
+            bench.rules.watch(contracts)
+        hours = (past.end_ms - past.start_ms) / HOUR_MS
+        for number, candles in enumerate(past.closing(reader)):
+            tell(number / hours)
+            known.update(
+                candle.open_time_ms
+                for candle in candles
+                if candle.timeframe is Timeframe.Min1
+                and candle.open_time_ms >= counted_ms
+                and candle.trust is not Trust.UNKNOWN
+            )
+            _walk(benches, candles)
+    tell(1.0)
+    days = len(known) * MINUTE_MS / DAY_MS
+    events = [
+        Event(symbol, label.start_ms, True)
+        for label in task.labels
+        for symbol in past.symbols
+        if is_same_market(label.symbol, symbol) and counted_ms <= label.start_ms < past.end_ms
+    ]
+    return [bench.finish(past.symbols, events, days, past.end_ms) for bench in benches]
+
+
+def _walk(benches: Sequence[_Bench], candles: list[Candle]) -> None:
+    """Closed candles of a market, each shown when it closes."""
+    candles.sort(key=_closing_order)
+    for now_ms, group in groupby(candles, key=_close_time):
+        closing = list(group)
+        for bench in benches:
+            for candle in closing:
+                bench.update(candle, now_ms)
+            # Closed candles have all arrived long before the next minute ends.
+            bench.advance(now_ms + Policy.HOLD_MS)
 
 
 def _run_tapes(task: _Task, tell: Callable[[float], None]) -> list[_Piece]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,10 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperOption
 
+from perpwatch.app.config import DEFAULT_FILE, load_config
 from perpwatch.app.lab import LabOptions, LabReport, rules_from_files, run_lab_with_progress_bar, to_json, to_text
+from perpwatch.app.lab_store import StoredPast
+from perpwatch.app.ledger_cli import span_ms
 from perpwatch.detect.rules import PRESETS, Rule
 from perpwatch.errors import ConfigurationError
 
@@ -54,6 +58,13 @@ RulesOption = Annotated[
     list[str] | None,
     typer.Option("--rules", help=f"TOML files of rules, or names of presets: {', '.join(PRESETS)}."),
 ]
+SinceOption = Annotated[
+    str,
+    typer.Option("--since", help="How far back the stored past is walked through: 12h, 3d. Its first day warms up."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with the settings, which say where the store is.")
+]
 ProcessesOption = Annotated[int, typer.Option("--processes", min=1, max=64, help="So many at once.")]
 PROCESSES = min(os.cpu_count() or 1, 64)
 
@@ -66,6 +77,9 @@ def lab(
     intrabar: Annotated[bool, typer.Option("--intrabar", help="Judge running candles, at every batch of trades.")] = (
         False
     ),
+    stored: Annotated[bool, typer.Option("--stored", help="Run on what a watch has kept, too.")] = False,
+    since: SinceOption = "7d",
+    config: ConfigOption = None,
     budget: Annotated[float | None, typer.Option(min=0.1, help="Alerts a day; moves the risk to meet it.")] = None,
     scaled: Annotated[bool, typer.Option("--scaled", help="The budget is for 750 symbols.")] = False,
     outcomes: Annotated[bool, typer.Option(help="Say what came of the alerts, against random moments.")] = True,
@@ -74,9 +88,13 @@ def lab(
     processes: ProcessesOption = PROCESSES,
 ) -> None:
     """Say what rules would have alerted on recorded markets, which pumps they saw and what came of their alerts."""
+    past = stored_past(config, since) if stored else None
+    if stored and past is None:
+        raise ConfigurationError("--since", since, "a span of which the store knows something")
     options = LabOptions(
         candles=candles or (),
         trades=trades or (),
+        stored=past,
         labels=labels,
         rules=rules_named(rules or []),
         is_intrabar=intrabar,
@@ -104,6 +122,19 @@ def lab(
 def add_lab(app: typer.Typer) -> None:
     """Give a command line the command ``lab``."""
     app.command("lab", cls=Spread)(lab)
+
+
+def stored_past(config: Path | None, since: str) -> StoredPast | None:
+    """What the configured store knows of the last time; None when it knows nothing.
+
+    Raises:
+        StoreError: there is no store, or it cannot be read.
+        ConfigurationError: wrong settings, or no span.
+    """
+    settings = load_config(config)
+    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    now_ms = int(time.time() * 1_000)
+    return StoredPast.of(settings.store.address(file), now_ms - span_ms(since), now_ms)
 
 
 def rules_named(words: list[str]) -> list[Rule]:

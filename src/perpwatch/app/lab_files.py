@@ -246,7 +246,8 @@ def read_labels(path: Path) -> list[Label]:
     return events
 
 
-def _is_same_market(label: str, symbol: str) -> bool:
+def is_same_market(label: str, symbol: str) -> bool:
+    """Whether a label, a symbol or only its base coin, means this symbol."""
     return label in (symbol, symbol.replace("_", ""), symbol.partition("_")[0])
 
 
@@ -427,7 +428,7 @@ class Market:
             Event(series.symbol, label.start_ms, True)
             for label in labels
             for series in self.series
-            if _is_same_market(label.symbol, series.symbol)
+            if is_same_market(label.symbol, series.symbol)
             and max(from_ms, series.start_ms) <= label.start_ms < series.end_ms
         ]
 
@@ -508,7 +509,7 @@ class Tape:
         listed = [
             label.start_ms
             for label in labels
-            if _is_same_market(label.symbol, self.symbol) and from_ms <= label.start_ms < until_ms
+            if is_same_market(label.symbol, self.symbol) and from_ms <= label.start_ms < until_ms
         ]
         name = re.search(r"_(\d{4}-\d{2}-\d{2})_(\d{2})[.:-](\d{2})", stem(self.path))
         announced = [parse_time_ms(f"{name[1]} {name[2]}:{name[3]}")] if name else []

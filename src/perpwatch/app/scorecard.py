@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 
@@ -9,20 +10,20 @@ import msgspec
 
 from perpwatch.alert.outcomes import Outcome, Score, scorecard
 
+logger = logging.getLogger(__name__)
 
-def outcome_body(outcome: Outcome) -> bytes:
-    """An outcome as the store keeps it."""
-    return msgspec.msgpack.encode(outcome)
+#: Spans that are shown side by side.
+DAYS = (7, 30)
 
 
-def scorecard_of(bodies: Iterable[bytes], now_ms: int, days: Sequence[int] = (7, 30)) -> list[Score]:
-    """The scorecard from what :func:`outcome_body` made; a body of another version is left out."""
+def scorecard_of(bodies: Iterable[bytes], now_ms: int, days: Sequence[int] = DAYS) -> list[Score]:
+    """The scorecard from outcomes as the store has them, which is as JSON; what cannot be read is left out."""
     outcomes = []
     for body in bodies:
         try:
-            outcomes.append(msgspec.msgpack.decode(body, type=Outcome))
-        except msgspec.DecodeError:
-            continue
+            outcomes.append(msgspec.json.decode(body, type=Outcome))
+        except msgspec.DecodeError as error:
+            logger.warning("an outcome cannot be read and is left out: %s", error)
     return scorecard(outcomes, now_ms, days)
 
 
