@@ -418,6 +418,7 @@ class Signal(msgspec.Struct, frozen=True, gc=False):
     event_time_ms: int
     received_time_ns: int
     is_learning: bool = False  # history was too short for the detector's normal test
+    rule: str = ""  # the rule that asked for it; empty while only the detector has spoken
 
 
 def stream_of_candles(symbol: str, timeframe: Timeframe = Timeframe.Min1) -> Stream:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import pytest
 
 from perpwatch import sim
+from perpwatch.app.analysis import Analysis
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import load_config
 from perpwatch.app.engine import Engine, Step
-from perpwatch.detect.volume_ratio import VolumeRatio
+from perpwatch.detect.rules import Condition, Rule
 from perpwatch.market.ledger import Span
 from perpwatch.model import (
     ANALYSED_TIMEFRAMES,
@@ -76,8 +78,10 @@ class Story:
     """An engine that watches one symbol with the simplest rule: ten times the mean of four."""
 
     def __init__(self, timeframes: tuple[Timeframe, ...] = (Timeframe.Min1, Timeframe.Min5)) -> None:
-        rule = VolumeRatio(dict.fromkeys(timeframes, 10.0), running_threshold=10.0, window=4, minimum_turnover=0.0)
-        self.engine = Engine([rule], timeframes)
+        settings: dict[str, Any] = {"running_threshold": 10.0, "window": 4, "minimum_turnover": 0.0}
+        settings["thresholds"] = dict.fromkeys(timeframes, 10.0)
+        rule = Rule("ratio", (Condition("volume_ratio", settings),))
+        self.engine = Engine(Analysis([rule]), timeframes)
         self.engine.watch([CONTRACT])
 
     def take(self, *events: Event, at_ms: int, source: str = "ws-1") -> Step:
@@ -88,7 +92,7 @@ class Story:
         self.take(past(-60, 0, 100.0), at_ms=at(0, 10), source="rest")
 
 
-def named(signals: list[Signal]) -> list[tuple[Timeframe, int, float, bool]]:
+def named(signals: Sequence[Signal]) -> list[tuple[Timeframe, int, float, bool]]:
     return [(one.timeframe, (one.open_time_ms - T0) // MINUTE_MS, one.strength, one.is_running) for one in signals]
 
 
@@ -263,7 +267,7 @@ def test_a_ticker_topic_that_dies_without_a_word_is_asked_for_again() -> None:
 
 def test_the_minutes_between_the_history_and_the_stream_are_read_back() -> None:
     # The stream came up two seconds into a minute; the history was read at once, when the last minute had not settled.
-    engine = Engine([], ANALYSED_TIMEFRAMES)
+    engine = Engine(Analysis(), ANALYSED_TIMEFRAMES)
     engine.watch([CONTRACT])
     start_ms = 1_700_000_040_000 // MINUTE_MS * MINUTE_MS
     up = StreamUp(stream_of_candles(CONTRACT.symbol), "ws-1", start_ms + 2_000)

@@ -8,6 +8,7 @@ from pathlib import Path
 from perpwatch import sim
 from perpwatch.alert.outcomes import Outcome
 from perpwatch.alert.policy import Alert, MarketAlert, Policy
+from perpwatch.app.analysis import Analysis
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import load_config
 from perpwatch.app.engine import Engine, Step
@@ -147,7 +148,7 @@ def test_without_history_only_what_was_watched_is_kept(tmp_path: Path) -> None:
 async def test_alerts_are_kept_with_the_state_that_must_not_forget_them(tmp_path: Path) -> None:
     database = Database.open(str(tmp_path / "perpwatch.db"))
     async with Writer(database) as writer:
-        keeper = Keeper(Engine([], []), Reader(database), writer)
+        keeper = Keeper(Engine(Analysis(), []), Reader(database), writer)
         policy = Policy(watched=10)
         alert = policy.offer(SIGNAL)
         assert isinstance(alert, Alert)

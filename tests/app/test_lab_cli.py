@@ -10,9 +10,10 @@ from test_lab import DAY, write_candles
 from typer import Typer
 from typer.testing import CliRunner
 
+from perpwatch.app.config import Config
 from perpwatch.app.lab_cli import add_lab, rules_named
 from perpwatch.app.rules_cli import rules_app
-from perpwatch.app.rules_file import RulesFile
+from perpwatch.app.rules_file import RuleSources
 from perpwatch.errors import ConfigurationError
 
 SETS = {
@@ -103,7 +104,7 @@ def test_rules_are_checked_and_measured(app: Typer, tmp_path: Path) -> None:
 def test_a_file_of_rules_is_read_again_when_it_changed(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(QUIET)
-    file = RulesFile(path)
+    file = RuleSources(Config().with_overrides({"detection": {"rules": [str(path)]}}))
     assert [rule.name for rule in file.read()] == ["quiet"]
     assert file.changed() is None
     path.write_text(QUIET.replace("quiet", "calm"))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 import pytest
 
 from perpwatch.app import messages
+from perpwatch.app.analysis import Analysis
 from perpwatch.app.engine import Engine
 from perpwatch.app.messages import Dispatcher, Message, messages_of
 from perpwatch.model import (
@@ -40,7 +41,7 @@ KLINES = frozenset(f"kline_{name}" for name in ("Min1", "Min5", "Min15", "Min60"
 
 
 def engine() -> Engine:
-    made = Engine([], [Timeframe.Min1])
+    made = Engine(Analysis(), [Timeframe.Min1])
     made.watch([CONTRACT])
     return made
 

@@ -67,7 +67,6 @@ def test_the_page_names_every_metric_with_its_type_and_labels_and_no_other() -> 
 
     async def visit(monitor: Monitor) -> None:
         await asyncio.sleep(100)
-        monitor.metrics.note_alert("volume_ratio", "sent")
         pages.append(scraped(monitor))
 
     run_watched(2, pump_at_s=60, visitor=visit)
@@ -202,11 +201,11 @@ def test_latency_does_not_depend_on_our_wall_clock() -> None:
     run_watched(2, visitor=visit, drift=(30.0, -3_600.0))
 
 
-def test_signals_are_counted_by_detector_with_their_latency() -> None:
+def test_signals_are_counted_by_rule_with_their_latency() -> None:
     async def visit(monitor: Monitor) -> None:
         await asyncio.sleep(150)
         families = scraped(monitor)
-        signals = value(families, "perpwatch_signals_total", detector=monitor.bot.engine.detectors[0].name)
+        signals = value(families, "perpwatch_signals_total", rule="default")
         assert signals == monitor.bot.engine.signals > 0
         assert value(families, "perpwatch_signal_latency_seconds_count") == signals
 

@@ -61,7 +61,7 @@ def drawn(bot: Bot, width: int = 160, height: int = 50) -> str:
     return console.file.getvalue()
 
 
-def test_the_picture_shows_connections_progress_moves_and_signals() -> None:
+def test_the_picture_shows_connections_progress_moves_and_alerts() -> None:
     def look(bot: Bot) -> None:
         text = drawn(bot)
         assert "perpwatch · built-in [exchange]" in text
@@ -69,7 +69,7 @@ def test_the_picture_shows_connections_progress_moves_and_signals() -> None:
         assert "30 watched of 30 listed" in text
         assert "30/30" in text
         assert "ws-1 open" in text
-        assert any("▲ BTC_USDT" in line and "times the mean of 20 candles" in line for line in text.splitlines())
+        assert any("▲ BTC_USDT" in line and "× its one-day mean" in line for line in text.splitlines())
         symbol, fraction, turnover = movers(bot)[0]
         assert symbol == "BTC_USDT"
         assert fraction > 0.05
@@ -89,7 +89,7 @@ def test_before_the_market_is_known_the_picture_says_so() -> None:
     watched(0.001, look)
 
 
-def test_the_picture_fits_and_the_newest_signals_are_in_it_whatever_the_size() -> None:
+def test_the_picture_fits_and_the_newest_alerts_are_in_it_whatever_the_size() -> None:
     def look(bot: Bot) -> None:
         for width, height in ((160, 50), (120, 30), (110, 24), (100, 30), (80, 24), (40, 20)):
             lines = drawn(bot, width, height).splitlines()
@@ -97,7 +97,7 @@ def test_the_picture_fits_and_the_newest_signals_are_in_it_whatever_the_size() -
             if width >= 80:
                 # One line is left for the cursor.
                 assert len(lines) < height
-                assert any("BTC_USDT" in line and "turnover" in line for line in lines)
+                assert any("BTC_USDT" in line and "volume" in line for line in lines)
 
     watched(40, look)
 

@@ -8,7 +8,7 @@ import pytest
 from markets import START_MS, candle, drawn
 
 from perpwatch.detect.detector import NEVER
-from perpwatch.detect.rule_set import RuleSet, RuleSignal
+from perpwatch.detect.rule_set import RuleSet
 from perpwatch.detect.rules import read_rules
 from perpwatch.detect.score import Scorer, read_model, shipped_model_text
 from perpwatch.errors import ConfigurationError
@@ -20,6 +20,7 @@ from perpwatch.model import (
     Direction,
     Finality,
     Level,
+    Signal,
     Ticker,
     Timeframe,
     Trust,
@@ -45,7 +46,7 @@ def burst(
     return candle(START_MS + minute * MINUTE_MS, 100.0 + move, turnover, symbol=symbol, open=100.0, finality=finality)
 
 
-def feed(rules: RuleSet, candles: Sequence[Candle]) -> list[RuleSignal]:
+def feed(rules: RuleSet, candles: Sequence[Candle]) -> list[Signal]:
     return [signal for one in candles for signal in rules.update(one, one.close_time_ms, one.close_time_ms * 1_000_000)]
 
 
@@ -216,7 +217,8 @@ def test_another_window_begins_anew_unless_history_is_at_hand() -> None:
     rules = rule_set(PLAIN)
     rules.watch([Contract("ABC_USDT", "ABC", "USDT", "USDT", 1.0)])
     feed(rules, flat(20))
-    rules.swap(changed, lambda symbol, timeframe: flat(20) if timeframe is Timeframe.Min1 else [])
+    rules.swap(changed)
+    rules.teach("ABC_USDT", lambda symbol, timeframe: flat(20) if timeframe is Timeframe.Min1 else [])
     assert len(feed(rules, [burst(20)])) == 1
 
 
@@ -246,7 +248,7 @@ def test_signals_after_an_exchange_of_equal_rules_are_those_without_it() -> None
     untouched, exchanged = RuleSet(), RuleSet()
     expected = feed(untouched, candles)
     assert len(expected) >= 3
-    got: list[RuleSignal] = []
+    got: list[Signal] = []
     for start in range(0, 4000, 500):
         got += feed(exchanged, candles[start : start + 500])
         assert exchanged.swap(exchanged.rules) == ["= 2 detectors kept what they had learned, 0 begin anew"]

@@ -64,11 +64,13 @@ class Desk:
 
     def offer(self, rule: str, signal: Signal) -> Alert | Held | Suppressed | None:
         """Decide about a signal of a rule; None when the rule is gone. Call :meth:`advance` first."""
+        decided: Alert | Held | Suppressed | None = None
         if rule in self._tags:
-            noted = [policy.note(signal) for policy in self.policies.values()]
-            return noted[0] if noted else None
-        policy = self.policies.get(rule)
-        return policy.offer(signal) if policy is not None else None
+            for policy in self.policies.values():
+                decided = policy.note(signal)
+        elif rule in self.policies:
+            decided = self.policies[rule].offer(signal)
+        return msgspec.structs.replace(decided, rule=rule) if isinstance(decided, Suppressed) else decided
 
     def advance(self, now_ms: int) -> list[Alert | MarketAlert]:
         """Time has come to ``now_ms`` (exchange)."""

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from perpwatch.alert.policy import Alert
 from perpwatch.model import MINUTE_MS, Candle, Direction, Finality, Timeframe, Trust
 
 HORIZONS = (5, 15, 60, 240)  # minutes
@@ -165,6 +167,11 @@ class Outcomes:
         """Alerts whose outcome is still open."""
         return sum(watch.alert is not None for market in self._markets.values() for watch in market.watched)
 
+    def told(self, alert: Alert) -> None:
+        """An alert was given; one without a price or direction is not followed."""
+        signal = alert.signal
+        self.alerted(alert.key, alert.rule, alert.symbol, signal.direction, signal.price, alert.time_ms)
+
     def alerted(self, key: str, rule: str, symbol: str, direction: Direction, price: float, time_ms: int) -> None:
         """An alert was given; one without a price or direction is not followed."""
         market = self._market(symbol)
@@ -211,6 +218,30 @@ class Outcomes:
             close = candle.close
             market.watched.append(_Watch(end_ms, close, market.volatility, end_ms, close, close, close, end_ms))
         return outcomes
+
+    def warm_up(self, symbol: str, minutes: Sequence[Candle], alerts: Sequence[Alert]) -> list[Outcome]:
+        """Go through the past of a symbol, and through its alerts in it, oldest first.
+
+        Random moments of that past are what alerts are compared with from now on. What is known of the symbol already
+        is replaced, alerts whose outcome is open excepted.
+
+        Returns:
+            Outcomes of those alerts whose last horizon is over.
+        """
+        before = self._markets.pop(symbol, None)
+        found: list[Outcome] = []
+        waiting = deque(alerts)
+        for minute in minutes:
+            while waiting and waiting[0].time_ms < minute.close_time_ms:
+                self.told(waiting.popleft())
+            found += self.observe(minute)
+        for alert in waiting:
+            self.told(alert)
+        if before is not None:
+            market = self._market(symbol)
+            known = {watch.alert[0] for watch in market.watched if watch.alert is not None}
+            market.watched += [one for one in before.watched if one.alert is not None and one.alert[0] not in known]
+        return found
 
     def forget(self, symbol: str) -> list[Outcome]:
         """The symbol is no longer watched; returns what is known of its open alerts."""

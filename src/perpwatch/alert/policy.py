@@ -77,6 +77,7 @@ class Suppressed(msgspec.Struct, frozen=True):
     silence: Silence
     text: str  # with the numbers that decided
     alert: Alert | None = None  # what it would have been, where a market alert covers it
+    rule: str = ""  # whose policy kept it silent
 
 
 class Held(msgspec.Struct, frozen=True):

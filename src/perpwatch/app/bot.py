@@ -15,13 +15,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from perpwatch.alert.policy import Alert, MarketAlert
+from perpwatch.app.analysis import Analysis
 from perpwatch.app.config import Config, load_config
 from perpwatch.app.engine import Engine, Step
 from perpwatch.app.messages import Dispatcher, Message, messages_of
-from perpwatch.detect.detector import Detector
-from perpwatch.detect.rarity import VolumeRarity
-from perpwatch.detect.volume_ratio import VolumeRatio
-from perpwatch.errors import ExchangeError
+from perpwatch.app.rules_file import RuleSources
+from perpwatch.detect.rules import Rule
+from perpwatch.detect.score import Scorer, read_model, shipped_model_text
+from perpwatch.errors import ConfigurationError, ExchangeError
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.exchanges.mexc import MexcFutures, corrected_websocket_url
 from perpwatch.exchanges.mexc.limits import LIMITS
@@ -32,7 +34,18 @@ from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, http_over_network
 from perpwatch.market.repair import REST_SETTLE_MS
 from perpwatch.market.universe import Member, UniverseFilter, choose, turnovers
-from perpwatch.model import MINUTE_MS, Batch, Contract, ContractUpdate, Kind, Signal, Stream, Ticker, stream_of_candles
+from perpwatch.model import (
+    MINUTE_MS,
+    Batch,
+    Contract,
+    ContractUpdate,
+    Event,
+    Kind,
+    Signal,
+    Stream,
+    Ticker,
+    stream_of_candles,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +59,10 @@ MAX_READS_WAITING = 200
 MEASURE_EVERY_S = 300.0
 #: How often announced changes and unknown symbols are looked at.
 LISTINGS_EVERY_S = 5.0
+#: How often files of rules are looked at.
+RULES_EVERY_S = 1.0
+#: Signals, and alerts, that are kept at hand.
+KEPT_FINDINGS = 1_000
 #: Unknown symbols asked for by name at once; each costs a call.
 STRANGERS_AT_ONCE = 5
 
@@ -76,23 +93,16 @@ def limits_of(config: Config) -> Limits:
     )
 
 
-def detectors_for(config: Config) -> list[Detector]:
-    detection = config.detection
-    made: list[Detector] = []
-    for name in dict.fromkeys(detection.detectors):
-        match name:
-            case "volume_ratio":
-                made.append(
-                    VolumeRatio(
-                        detection.thresholds,
-                        running_threshold=config.websocket.real_time_volume_threshold,
-                        window=detection.window,
-                        minimum_turnover=detection.minimum_turnover,
-                    )
-                )
-            case "rarity":
-                made.append(VolumeRarity(minimum_turnover=detection.minimum_turnover))
-    return made
+def shipped_scorer() -> Scorer:
+    """The score that comes with the program; without a usable model nothing is scored, and everything else works."""
+    text = shipped_model_text()
+    if text is None:
+        return Scorer(None)
+    try:
+        return Scorer(read_model(text))
+    except ConfigurationError as error:
+        logger.warning("alerts have no score: %s", error)
+        return Scorer(None)
 
 
 def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
@@ -148,19 +158,24 @@ class Bot:
         self.config = config
         self.adapter = adapter
         self.clock = clock
+        self._rule_sources = RuleSources(config)
         self.engine = Engine(
-            detectors_for(config), config.timeframes, is_intrabar=config.websocket.enable_real_time_analysis
+            Analysis(self._rule_sources.read(), shipped_scorer()),
+            config.timeframes,
+            is_intrabar=config.websocket.enable_real_time_analysis,
         )
         self.feed = LiveFeed(adapter, feed_settings(config, adapter), dial, get, clock, jitter)
         self.members: list[Member] = []
         self.progress = Progress()
         self.signals: list[Signal] = []  # the newest, bounded
+        self.alerts: list[Alert | MarketAlert] = []  # the newest, bounded
         self.on_step = on_step
         self.pace: Callable[[], Awaitable[None]] | None = (
             None  # awaited between batches: whoever keeps them may be full
         )
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
         self._symbols = symbols
+        self._untaught: dict[str, None] = {}  # symbols whose past new detectors have not seen
         self._changed: dict[str, Contract] = {}  # announced by the exchange, not taken over yet
         self._next_opening_ms: int | None = None  # when trading of a listed contract begins
         self._ghosts: dict[str, None] = {}  # symbols that tickers name and the exchange does not know
@@ -199,7 +214,7 @@ class Bot:
             if unlisted:
                 logger.warning("the exchange does not list %s", ", ".join(unlisted))
             self.on_ready()
-            runners = [self._digest(), self._repair(), self._follow_listings(), self._measure()]
+            runners = [self._digest(), self._repair(), self._follow_listings(), self._follow_rules(), self._measure()]
             if self.config.rest.audit_share:
                 runners.append(self._audit())
             await _first_of(*runners)
@@ -211,6 +226,7 @@ class Bot:
                 await self.pace()
 
     def _take(self, batch: Batch) -> None:
+        """Analyse a batch and pass on what it led to."""
         step = self.engine.take(batch)
         for symbol in step.outcome.broken:
             self.feed.heal(stream_of_candles(symbol))
@@ -221,7 +237,10 @@ class Bot:
                 self._changed[event.contract.symbol] = event.contract
         if step.signals:
             self.signals.extend(step.signals)
-            del self.signals[:-1_000]
+            del self.signals[:-KEPT_FINDINGS]
+        if step.alerts:
+            self.alerts.extend(step.alerts)
+            del self.alerts[:-KEPT_FINDINGS]
         self.progress.warm = len(self.engine.warm)
         self.on_step(batch, step)
 
@@ -285,7 +304,15 @@ class Bot:
             self._rewatch([*(self._contracts | changed).values()], self._rest_tickers)
 
     def _rewatch(self, contracts: Sequence[Contract], tickers: Sequence[Ticker]) -> None:
+        listed_before = set(self._contracts)
         chosen = self._choose(contracts, tickers)
+        now_ms = self.feed.now_ms()
+        listed: list[Event] = [
+            ContractUpdate(contract, now_ms) for contract in contracts if contract.symbol not in listed_before
+        ]
+        if listed:
+            # Before it is watched, because what is watched is not new to the rules.
+            self._take(Batch("rest", self.clock.time_ns(), 0, listed))
         if self._symbols is not None:
             chosen = [symbol for symbol in self.watched if self._contracts.get(symbol, _GONE).is_trading]
         before = set(self.watched)
@@ -293,6 +320,36 @@ class Bot:
             if symbol not in before:
                 logger.info("%s is new", symbol)
         self.watch(chosen)
+
+    # --- Rules ------------------------------------------------------------------------------------------------------
+
+    @property
+    def analysis(self) -> Analysis:
+        return self.engine.analysis
+
+    def swap_rules(self, rules: Sequence[Rule]) -> list[str]:
+        """Put other rules in force, at once, and say what changed; what was learned and told is kept.
+
+        Raises:
+            ConfigurationError: they cannot be used, and nothing has changed.
+        """
+        changes = self.analysis.swap(rules)
+        self._untaught = dict.fromkeys(self.engine.warm)
+        return changes
+
+    async def _follow_rules(self) -> None:
+        """Exchange the rules when their files change, and teach new detectors one symbol after the other."""
+        while True:
+            await asyncio.sleep(RULES_EVERY_S)
+            try:
+                rules = self._rule_sources.changed()
+                for line in self.swap_rules(rules) if rules is not None else ():
+                    logger.info("rules: %s", line)
+            except ConfigurationError as error:
+                logger.error("the rules stay as they were: %s", error)
+            while self._untaught:
+                self.engine.teach(self._untaught.popitem()[0])
+                await asyncio.sleep(0)  # a thousand symbols take seconds, and the watch goes on meanwhile
 
     # --- Repair and audit -------------------------------------------------------------------------------------------
 
@@ -367,6 +424,7 @@ class Bot:
             f"watching {progress.watched} contracts: {sum(one.state is State.OPEN for one in status)}/{len(status)} "
             f"connections, {self.engine.coverage():.1%} of the candle streams up, {progress.warm} warm, "
             f"{self.engine.book.counters.pushes} candle pushes, {self.engine.signals} signals, "
+            f"{self.engine.alerts} alerts, "
             f"{len(self.engine.repairs)} symbols with minutes to read back"
         )
 

@@ -36,6 +36,7 @@ from pydantic_settings import (
 
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.app.store_config import StoreConfig
+from perpwatch.detect.rules import DEFAULT_RULES, PRESETS
 from perpwatch.detect.volume_ratio import DEFAULT_MINIMUM_TURNOVER, DEFAULT_THRESHOLDS, DEFAULT_WINDOW
 from perpwatch.errors import ConfigurationError
 from perpwatch.exchanges.mexc import REST_URL, WEBSOCKET_URL
@@ -44,6 +45,7 @@ from perpwatch.feed.plan import WISH_NAMES, parse_wish
 from perpwatch.model import ANALYSED_TIMEFRAMES, Timeframe
 
 DEFAULT_FILE = Path("perpwatch.toml")
+DEFAULT_SOURCES = tuple(rule.name for rule in DEFAULT_RULES)
 
 
 def _is_url(*schemes: str) -> AfterValidator:
@@ -89,6 +91,15 @@ def _check_wishes(names: list[str]) -> list[str]:
     if not names:
         raise ValueError(f"choose at least one of {', '.join(WISH_NAMES)}")
     return list(dict.fromkeys(names))
+
+
+def _check_rule_sources(sources: list[str]) -> list[str]:
+    for source in sources:
+        if source not in PRESETS and not source.endswith(".toml"):
+            raise ValueError(
+                f"no such rule: {source!r}; choose from {', '.join(PRESETS)}, or name a .toml file of rules"
+            )
+    return list(dict.fromkeys(sources))
 
 
 class _NumbersAreNumbers(BaseModel):
@@ -152,9 +163,10 @@ class UniverseConfig(_Table):
 
 
 class DetectionConfig(_Table):
-    detectors: Annotated[list[Literal["volume_ratio", "rarity"]], Field(min_length=1)] = ["volume_ratio"]
+    rules: Annotated[list[str], Field(min_length=1), AfterValidator(_check_rule_sources)] = list(DEFAULT_SOURCES)
+    alerts_per_day: Annotated[float, Field(ge=0.1)] | None = None  # of each rule without a budget of its own
+    minimum_turnover: Annotated[float, Field(ge=0)] = DEFAULT_MINIMUM_TURNOVER  # quote coin, in the candle
     window: Annotated[int, Field(ge=1, le=500)] = DEFAULT_WINDOW
-    minimum_turnover: Annotated[float, Field(ge=0)] = DEFAULT_MINIMUM_TURNOVER
     thresholds: Annotated[
         dict[AnalysedTimeframe, Annotated[float, Field(ge=1, allow_inf_nan=False)]],
         BeforeValidator(_with_default_thresholds),

@@ -1,4 +1,4 @@
-"""From batches to signals: everything between a feed and a person, without waiting for anything.
+"""From batches to alerts: everything between a feed and a person, without waiting for anything.
 
 Synchronous and deterministic: the same batches give the same steps, live, replayed or simulated.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from perpwatch.detect.detector import NEVER, Detector
+from perpwatch.app.analysis import Analysis, Findings
+from perpwatch.detect.detector import NEVER
+from perpwatch.feed.exchange_clock import ExchangeClock
 from perpwatch.market.candles import CandleBook, Outcome, Series, roll_up_all
 from perpwatch.market.ledger import Ledger, Span
 from perpwatch.market.referee import Referee
@@ -20,14 +22,15 @@ from perpwatch.model import (
     CandleHistory,
     CandleUpdate,
     Contract,
+    ContractUpdate,
     Event,
     Gap,
     Kind,
-    Signal,
     StreamUp,
     Ticker,
     Tickers,
     Timeframe,
+    Trades,
 )
 
 #: How often the minutes of streams that are down are looked at, in the exchange's time.
@@ -35,27 +38,25 @@ LOOK_AT_THE_DOWN_EVERY_MS = 5_000
 
 
 @dataclass(slots=True)
-class Step:
-    """What one batch led to."""
+class Step(Findings):
+    """What one batch led to: findings for people, and what happened to the candles."""
 
-    signals: list[Signal] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
-    events: Sequence[Event] = ()  # those the engine does not use itself: trades, depth, contracts
+    events: Sequence[Event] = ()  # those that are of use elsewhere too: trades, depth, contracts
 
 
 class Engine:
     """The whole analysis of one exchange.
 
     Args:
-        detectors: asked in this order.
+        analysis: what judges the candles.
         timeframes: those that are analysed; minutes are always kept.
         is_intrabar: whether running candles are judged, not only closed ones.
     """
 
-    def __init__(
-        self, detectors: Sequence[Detector], timeframes: Sequence[Timeframe], *, is_intrabar: bool = True
-    ) -> None:
-        self.detectors = list(detectors)
+    def __init__(self, analysis: Analysis, timeframes: Sequence[Timeframe], *, is_intrabar: bool = True) -> None:
+        self.analysis = analysis
+        self.analysis.on_risk = self._look_anew
         self.timeframes = tuple(timeframes)
         self.is_intrabar = is_intrabar
         self.ledger = Ledger()
@@ -66,7 +67,9 @@ class Engine:
         self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
         self.gap_reasons: dict[str, str] = {}  # why the candle stream of a symbol was last interrupted
         self.signals = 0
+        self.alerts = 0
         self._next_look_ms = 0
+        self._exchange_clock = ExchangeClock()  # by our wall clock: latency is what a frame shows above it
         self.now_ms = 0  # the exchange's time, as far as any source has proven it
 
     # --- Who is watched ---------------------------------------------------------------------------------------------
@@ -79,10 +82,29 @@ class Engine:
             self.repairs.forget(symbol)
             self.warm.pop(symbol, None)
             self.gap_reasons.pop(symbol, None)
-            for detector in self.detectors:
-                detector.forget(symbol)
+            self.analysis.forget(symbol)
         for contract in contracts:
             self.book.watch(contract)
+        self.analysis.watch(contracts)
+
+    def history(self, symbol: str, timeframe: Timeframe) -> Sequence[Candle]:
+        """Closed candles of a symbol, as far back as they are at hand; none before its history is known."""
+        series = self.book.series.get(symbol)
+        if series is None or symbol not in self.warm or not series.minutes:
+            return []
+        minutes = list(series.minutes)
+        return roll_up_all(minutes, timeframe, until_ms=minutes[-1].close_time_ms)
+
+    def teach(self, symbol: str) -> None:
+        """Warm up the detectors that came after the history of a symbol."""
+        if symbol in self.warm:
+            self.analysis.teach(symbol, self.history)
+            self.book.series[symbol].wake_amount = -1.0
+
+    def _look_anew(self) -> None:
+        """What wakes the detectors has changed, so the next push of every symbol needs a look."""
+        for symbol in self.warm:
+            self.book.series[symbol].wake_amount = -1.0
 
     # --- The flow ---------------------------------------------------------------------------------------------------
 
@@ -101,13 +123,20 @@ class Engine:
         step.events = rest
         if batch.watermark_ms:
             self.now_ms = max(self.now_ms, batch.watermark_ms)
+            if batch.source != "rest":
+                received_s = received_ns / 1e9
+                self._exchange_clock.observe(batch.watermark_ms, received_s)
+                exchange_ms = self._exchange_clock.now_ms(received_s)
+                self.analysis.rules.clock_offset_ms = received_s * 1e3 - exchange_ms
             self.book.advance(batch.source, batch.watermark_ms, outcome)
             if self.now_ms >= self._next_look_ms:
                 self._next_look_ms = self.now_ms + LOOK_AT_THE_DOWN_EVERY_MS
                 self.book.close_the_down(self.now_ms, outcome)
         if outcome.closed or outcome.lost:
             self._digest(outcome, batch, step)
+        self.analysis.advance(self.now_ms, step)
         self.signals += len(step.signals)
+        self.alerts += len(step.alerts)
         return step
 
     def _take_other(self, event: Event, batch: Batch, step: Step, rest: list[Event]) -> None:
@@ -117,15 +146,24 @@ class Engine:
                     self.tickers[ticker.symbol] = ticker
                 if len(event.tickers) > 1 or batch.source != "rest":
                     self.book.hear(event, step.outcome)
+                self.analysis.hear(event, batch.received_time_ns, step)
             case StreamUp():
                 if event.stream.kind is Kind.CANDLES:
                     self.book.stream_up(event)
+                self.analysis.stream_up(event)
             case Gap():
                 self.book.gap(event, step.outcome)
+                self.analysis.gap(event)
                 if event.stream.kind is Kind.CANDLES:
                     self.gap_reasons[event.stream.symbol] = event.reason
             case CandleHistory():
                 self._take_history(event, batch.watermark_ms - REST_SETTLE_MS, step.outcome)
+            case Trades():
+                self.analysis.trade(event)
+                rest.append(event)
+            case ContractUpdate():
+                self.analysis.listed(event, batch.received_time_ns, step)
+                rest.append(event)
             case _:
                 rest.append(event)
 
@@ -143,10 +181,10 @@ class Engine:
         # Minutes that were closed live while the history was on its way belong behind it.
         minutes += [minute for minute in self.book.series[symbol].minutes if minute.open_time_ms >= end_ms]
         known_until_ms = minutes[-1].close_time_ms if minutes else until_ms
-        for timeframe in self.timeframes:
-            candles = roll_up_all(minutes, timeframe, until_ms=known_until_ms)
-            for detector in self.detectors:
-                detector.warm_up(symbol, timeframe, candles)
+        self.analysis.warm_up(
+            symbol,
+            {timeframe: roll_up_all(minutes, timeframe, until_ms=known_until_ms) for timeframe in self.timeframes},
+        )
         self.warm[symbol] = None
         self.book.series[symbol].wake_amount = -1.0
 
@@ -159,31 +197,23 @@ class Engine:
             series.wake_amount = NEVER
             return
         wake = NEVER
+        analysis, minute = self.analysis, self.book.running_candle(series, Timeframe.Min1)
         for timeframe in self.timeframes:
-            candle = self.book.running_candle(series, timeframe)
-            ended = candle.turnover - self._minute_turnover(series)
-            for detector in self.detectors:
-                if candle.turnover >= detector.wake_turnover(symbol, timeframe):
-                    signal = detector.update(candle, event_time_ms, received_ns)
-                    if signal is not None:
-                        step.signals.append(signal)
-                wake = min(wake, detector.wake_turnover(symbol, timeframe) - ended)
+            candle = minute if timeframe is Timeframe.Min1 else self.book.running_candle(series, timeframe)
+            if candle.turnover >= analysis.wake_turnover(symbol, timeframe):
+                analysis.judge_running(candle, minute, event_time_ms, received_ns, step)
+            # The minutes of a longer candle that have ended count towards what wakes it.
+            wake = min(wake, analysis.wake_turnover(symbol, timeframe) - (candle.turnover - minute.turnover))
         # Amounts of coin-margined contracts are in base coin, which no turnover can be compared with.
         series.wake_amount = -1.0 if series.contract.is_coin_margined else wake
 
-    @staticmethod
-    def _minute_turnover(series: Series) -> float:
-        assert series.running is not None
-        return series.contract.turnover(series.running.contracts, series.running.amount)
-
     def _digest(self, outcome: Outcome, batch: Batch, step: Step) -> None:
-        """Closed candles go to the detectors, lost minutes to the repair."""
+        """Closed candles go to the analysis, lost minutes to the repair."""
         for candle in outcome.closed:
             self._judge_closed(candle, batch, step)
         for span in outcome.lost:
             self.repairs.add(span)
-            for detector in self.detectors:
-                detector.reset(span.symbol)
+            self.analysis.reset(span.symbol)
 
     def _judge_closed(self, candle: Candle, batch: Batch, step: Step) -> None:
         if candle.symbol not in self.warm:
@@ -191,12 +221,10 @@ class Engine:
         if candle.timeframe is Timeframe.Min1:
             # What is usual, or how much has ended, has changed, so the next push needs a look.
             self.book.series[candle.symbol].wake_amount = -1.0
-        if candle.timeframe not in self.timeframes:
-            return
-        for detector in self.detectors:
-            signal = detector.update(candle, batch.watermark_ms, batch.received_time_ns)
-            if signal is not None:
-                step.signals.append(signal)
+        if candle.timeframe in self.timeframes:
+            self.analysis.judge_closed(candle, batch.watermark_ms or self.now_ms, batch.received_time_ns, step)
+        if candle.timeframe is Timeframe.Min1:
+            self.analysis.follow(candle, step)
 
     # --- What should be read back -----------------------------------------------------------------------------------
 

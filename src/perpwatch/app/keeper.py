@@ -7,12 +7,12 @@ A minute and what the ledger says of it are written together, so that after a cr
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from perpwatch.alert.outcomes import Outcome
+from perpwatch.alert.outcomes import HORIZONS, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.engine import Engine, Step
 from perpwatch.market.candles import roll_up_all, with_quiet_minutes
@@ -48,6 +48,10 @@ logger = logging.getLogger(__name__)
 #: When in a minute the ledger is compared: far from the moment in which minutes close.
 COMPARE_AT_MS = 30_000
 
+#: Under this key the state of the alert desk is remembered.
+DESK_KEY = "alerts.desk"
+#: How long an alert is followed: its last horizon, and a minute at either end.
+FOLLOWED_MS = (HORIZONS[-1] + 2) * MINUTE_MS
 #: The end of the ledger that is looked at hour by hour each time.
 RECENT_MINUTES = 180
 
@@ -108,18 +112,21 @@ class Keeper:
         state = self._reader.state(key)
         return state.value if state else None
 
+    def restore_alerts(self, now_ms: int) -> None:
+        """Give the desk back what it has told, so that nothing is told twice and open outcomes are found out."""
+        analysis = self._engine.analysis
+        state = self.recall(DESK_KEY)
+        if state is not None:
+            try:
+                analysis.desk.restore(state)
+            except ValueError as error:
+                logger.warning("%s; what was told of late is taken from the alerts themselves", error)
+        recent = _decoded(self._reader.alerts(now_ms - FOLLOWED_MS))
+        analysis.remember(alert for alert in recent if isinstance(alert, Alert))
+
     def waiting_alerts(self) -> list[Alert | MarketAlert]:
         """Alerts that were decided and, as far as the store knows, told to nobody; oldest first."""
-        found: list[Alert | MarketAlert] = []
-        for alerted in self._reader.waiting_alerts():
-            try:
-                if alerted.symbol:
-                    found.append(msgspec.json.decode(alerted.body, type=Alert))
-                else:
-                    found.append(msgspec.json.decode(alerted.body, type=MarketAlert))
-            except msgspec.MsgspecError as error:
-                logger.warning("the alert %s cannot be read: %s", alerted.key, error)
-        return found
+        return _decoded(self._reader.waiting_alerts())
 
     # --- The flow ---------------------------------------------------------------------------------------------------
 
@@ -147,6 +154,12 @@ class Keeper:
             if isinstance(event, ContractUpdate):
                 self._note_contract(event.contract, records)
         self._put(records, touched)
+        if step.alerts:
+            states = {DESK_KEY: engine.analysis.desk.state()}
+            for alert in step.alerts:
+                self.alert(alert, states)
+        for alert_outcome in step.outcomes:
+            self.outcome(alert_outcome)
         if engine.now_ms - COMPARE_AT_MS >= self._compared_ms + MINUTE_MS:
             self.compare()
 
@@ -262,6 +275,19 @@ class Keeper:
     def remember(self, key: str, value: bytes, now_ms: int) -> None:
         """Store a state, to be asked for with :meth:`recall` after the next start."""
         self._writer.put_now(State(key, value, now_ms))
+
+
+def _decoded(kept: Iterable[Alerted]) -> list[Alert | MarketAlert]:
+    found: list[Alert | MarketAlert] = []
+    for alerted in kept:
+        try:
+            if alerted.symbol:
+                found.append(msgspec.json.decode(alerted.body, type=Alert))
+            else:
+                found.append(msgspec.json.decode(alerted.body, type=MarketAlert))
+        except msgspec.MsgspecError as error:
+            logger.warning("the alert %s cannot be read: %s", alerted.key, error)
+    return found
 
 
 def _longer(minutes: list[Candle], new: set[int]) -> list[Candle]:

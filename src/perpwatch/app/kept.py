@@ -12,7 +12,7 @@ import msgspec
 
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
-from perpwatch.app.keeper import Keeper
+from perpwatch.app.keeper import DESK_KEY, Keeper
 from perpwatch.app.store_config import StoreConfig
 from perpwatch.feed.pool import LearnedLimit
 from perpwatch.model import Batch
@@ -62,7 +62,9 @@ async def kept(bot: Bot, config: StoreConfig, config_file: Path | None) -> Async
 
 
 def _restore(bot: Bot, keeper: Keeper) -> None:
-    restored = keeper.restore(bot.clock.time_ns() // 1_000_000)
+    now_ms = bot.clock.time_ns() // 1_000_000
+    restored = keeper.restore(now_ms)
+    keeper.restore_alerts(now_ms)
     if restored.minutes:
         logger.info("%d minutes of %d symbols are known from before", restored.minutes, restored.symbols)
     learned = keeper.recall(LIMIT_KEY)
@@ -89,6 +91,7 @@ def _remember(bot: Bot, keeper: Keeper) -> None:
     learned = bot.feed.pool.learned
     if learned is not None:
         keeper.remember(LIMIT_KEY, msgspec.json.encode(learned), now_ms)
+    keeper.remember(DESK_KEY, bot.analysis.desk.state(), now_ms)
     keeper.remember(GAPS_KEY, msgspec.json.encode(bot.gap_reasons()), now_ms)
 
 

@@ -43,7 +43,7 @@ from perpwatch.app.lab_files import (
 from perpwatch.app.lab_store import StoredPast
 from perpwatch.app.scorecard import hit_rate_text, lift_text
 from perpwatch.detect.flow import TradeFlow
-from perpwatch.detect.rule_set import RuleSet, RuleSignal
+from perpwatch.detect.rule_set import RuleSet
 from perpwatch.detect.rules import PRESETS, Rule, read_rules
 from perpwatch.detect.score import SCORE, Scorer, read_model, shipped_model_text
 from perpwatch.errors import ConfigurationError
@@ -53,6 +53,7 @@ from perpwatch.model import (
     Candle,
     Finality,
     Side,
+    Signal,
     Timeframe,
     Trade,
     Trades,
@@ -430,7 +431,7 @@ class _Bench:
             end_ms=end_ms,
         )
 
-    def _offer(self, signals: Sequence[RuleSignal], now_ms: int) -> None:
+    def _offer(self, signals: Sequence[Signal], now_ms: int) -> None:
         self.advance(now_ms)
         for signal in signals:
             match self.policy.offer(signal):
@@ -446,8 +447,7 @@ class _Bench:
     def _take(self, alert: Alert) -> None:
         self.alerts.append(alert)
         if self.outcomes is not None:
-            signal = alert.signal
-            self.outcomes.alerted(alert.key, alert.rule, alert.symbol, signal.direction, signal.price, alert.time_ms)
+            self.outcomes.told(alert)
 
     def _adopt_risk(self) -> None:
         if self._has_budget:

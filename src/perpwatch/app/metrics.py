@@ -162,8 +162,12 @@ class Metrics:
             self.heard_s = now_s
             self._note_latency(batch, now_s, queued_s)
         for signal in step.signals:
-            self.signals[signal.detector] += 1
+            self.signals[signal.rule] += 1
             self.signal_latency.observe(max(0.0, (clock.time_ns() - signal.received_time_ns) / 1e9))
+        for alert in step.alerts:
+            self.alerts[alert.rule, "told"] += 1
+        for suppressed in step.suppressed:
+            self.alerts[suppressed.rule, suppressed.silence.name.lower()] += 1
         outcome = step.outcome
         for candle in outcome.closed:
             self.finals[candle.timeframe, candle.finality] += 1
@@ -184,10 +188,6 @@ class Metrics:
         self.delay_s += delay_s
         self.delays += 1
         self.feed_latency.observe(max(0.0, delay_s - queued_s))
-
-    def note_alert(self, detector: str, outcome: str) -> None:
-        """A signal of ``detector`` was told, suppressed or failed to be delivered, as ``outcome`` says in one word."""
-        self.alerts[detector, outcome] += 1
 
     def note_operational(self, alert: OperationalAlert) -> None:
         self.operational_alerts[alert.trouble, alert.phase] += 1
@@ -367,9 +367,15 @@ class _BotCollector(Collector):
 
     def _told(self) -> Iterator[Metric]:
         metrics, bot = self._metrics, self._metrics.bot
-        detectors = {detector.name: 0 for detector in bot.engine.detectors} | metrics.signals
-        yield _counter("signals", "Signals.", ("detector",), _by_name(detectors))
-        yield _counter("alerts", "Signals by what became of them.", ("detector", "outcome"), metrics.alerts)
+        analysis = bot.engine.analysis
+        rules = {rule.name: 0 for rule in analysis.rules.rules} | metrics.signals
+        yield _counter("signals", "Signals.", ("rule",), _by_name(rules))
+        yield _counter("alerts", "Alerts told, and signals kept silent by reason.", ("rule", "outcome"), metrics.alerts)
+        risks = {(rule,): policy.risk for rule, policy in analysis.desk.policies.items()}
+        yield _gauge("rule_risk", "How rare a minute must be, as a probability; a budget moves it.", ("rule",), risks)
+        budgets = analysis.desk.budget_status(bot.engine.now_ms)
+        told_24h = {(rule,): float(status.told_24h) for rule, status in budgets.items()}
+        yield _gauge("rule_alerts_24h", "Alerts of the last 24 hours.", ("rule",), told_24h)
         told = {(str(trouble), str(phase)): metrics.operational_alerts[trouble, phase] for trouble, phase in _PHASES}
         yield _counter("operational_alerts", "Alerts about the watch itself.", ("trouble", "phase"), told)
         now = set(metrics.open_troubles)

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config
 from perpwatch.app.engine import Step
@@ -36,12 +37,14 @@ MOVE_MINUTES = 5
 MOST_ROWS, LEAST_ROWS = 12, 3
 #: Columns below which there is no room for connections and moves beside each other.
 NARROW = 110
+#: Contracts named in an alert about the whole market.
+MARKET_NAMES = 5
 #: Lines of the picture that are not rows: borders, titles and the header.
 FRAME_LINES = 14
 
 _STATE_STYLE = {State.OPEN: "green", State.DIALLING: "yellow", State.WAITING: "yellow", State.CLOSED: "red"}
 _LEVEL_STYLE = {Level.NOTICE: "", Level.STRONG: "bold yellow", Level.EXTREME: "bold red"}
-SIGNAL_COLUMNS = ("time", "symbol", "candle", "level", "why", "price", "data")
+ALERT_COLUMNS = ("time", "symbol", "candle", "level", "why", "price", "data")
 _ARROW = {Direction.UP: "▲", Direction.DOWN: "▼", Direction.FLAT: "·"}
 
 
@@ -69,11 +72,12 @@ class Outlet:
         set_up_logging(config.logging, console if self._is_live else None)
 
     def on_step(self, batch: Batch, step: Step) -> None:
-        for signal in step.signals:
-            if self._form is SignalFormat.JSONL:
+        if self._form is SignalFormat.JSONL:
+            for signal in step.signals:
                 print(msgspec.json.encode(signal).decode(), flush=True)
-            elif not self._is_live:
-                logger.info("%s", signal_line(signal))
+        elif not self._is_live:
+            for alert in step.alerts:
+                logger.info("%s", alert_line(alert))
 
     async def show(self, bot: Bot, title: str, duration_s: float | None) -> None:
         """Run the bot, with its picture or status lines beside it, until it ends or for so many real seconds."""
@@ -119,6 +123,19 @@ async def log_status(bot: Bot, interval_s: float) -> None:
         logger.info("%s", bot.status_line())
 
 
+def alert_line(alert: Alert | MarketAlert) -> str:
+    """An alert in one line; of a whole market with the contracts that stand out most."""
+    if isinstance(alert, Alert):
+        return signal_line(alert.signal) + (" - again, because its volume has doubled" if alert.escalation else "")
+    time = datetime.datetime.fromtimestamp(alert.time_ms / 1_000, datetime.UTC)
+    return f"{time:%H:%M:%S} ◆ the market: {_crowd(alert)}"
+
+
+def _crowd(alert: MarketAlert) -> str:
+    first = ", ".join(dict.fromkeys(one.symbol for one in alert.alerts[:MARKET_NAMES]))
+    return f"{alert.symbols} of {alert.watched} contracts at once, first {first}"
+
+
 def signal_line(signal: Signal) -> str:
     """A signal in one line, with the numbers to check it by."""
     time = datetime.datetime.fromtimestamp(signal.event_time_ms / 1_000, datetime.UTC)
@@ -134,19 +151,19 @@ def signal_line(signal: Signal) -> str:
 
 
 def picture(bot: Bot, title: str, width: int = 160, height: int = 50) -> RenderableType:
-    """The whole watch at one moment, for a terminal of this size; signals are what a small one keeps."""
+    """The whole watch at one moment, for a terminal of this size; alerts are what a small one keeps."""
     status = bot.feed.pool.status()
     room = height - FRAME_LINES
     if width < NARROW:
-        return Group(_header(bot, title, status, is_narrow=True), _signals(bot.signals, _rows(room), is_narrow=True))
+        return Group(_header(bot, title, status, is_narrow=True), _alerts(bot.alerts, _rows(room), is_narrow=True))
     beside = max(len(status) + bool(bot.feed.service.polled), LEAST_ROWS)
     movers = _rows(max(beside, room // 2))
     upper = Table.grid(expand=True, padding=(0, 1))
     upper.add_column(ratio=3)
     upper.add_column(ratio=2)
     upper.add_row(_connections(bot, status), _movers(bot, movers))
-    signals = _signals(bot.signals, _rows(room - max(beside, movers)), is_narrow=False)
-    return Group(_header(bot, title, status, is_narrow=False), signals, upper)
+    alerts = _alerts(bot.alerts, _rows(room - max(beside, movers)), is_narrow=False)
+    return Group(_header(bot, title, status, is_narrow=False), alerts, upper)
 
 
 def _rows(room: int) -> int:
@@ -239,26 +256,44 @@ def _movers(bot: Bot, rows: int) -> RenderableType:
     return Panel(table, border_style="dim")
 
 
-def _signals(signals: Iterable[Signal], rows: int, *, is_narrow: bool) -> RenderableType:
-    columns = ("time", "symbol", "candle", "why") if is_narrow else SIGNAL_COLUMNS
-    table = _table("signals", columns)
-    newest = list(signals)[-rows:]
-    for signal in reversed(newest):
-        time = datetime.datetime.fromtimestamp(signal.event_time_ms / 1_000, datetime.UTC)
-        colour = {Direction.UP: "green", Direction.DOWN: "red", Direction.FLAT: ""}[signal.direction]
-        cells: dict[str, RenderableType] = {
-            "time": f"{time:%H:%M:%S}",
-            "symbol": Text(f"{_ARROW[signal.direction]} {signal.symbol}", colour),
-            "candle": f"{signal.timeframe}{' running' if signal.is_running and not is_narrow else ''}",
-            "level": Text(signal.level.value, _LEVEL_STYLE[signal.level]),
-            "why": ", ".join(reason.text for reason in signal.reasons if reason.text),
-            "price": f"{signal.price:.10g}",
-            "data": signal.trust.value,
-        }
+def _alerts(alerts: Sequence[Alert | MarketAlert], rows: int, *, is_narrow: bool) -> RenderableType:
+    columns = ("time", "symbol", "candle", "why") if is_narrow else ALERT_COLUMNS
+    table = _table("alerts", columns)
+    newest = alerts[-rows:]
+    for alert in reversed(newest):
+        cells = _alert_cells(alert) if isinstance(alert, Alert) else _market_cells(alert)
         table.add_row(*(cells[column] for column in columns))
     if not newest:
         table.add_row("", Text("none yet", "dim"))
     return Panel(table, border_style="dim")
+
+
+def _alert_cells(alert: Alert) -> dict[str, RenderableType]:
+    signal = alert.signal
+    time = datetime.datetime.fromtimestamp(signal.event_time_ms / 1_000, datetime.UTC)
+    colour = {Direction.UP: "green", Direction.DOWN: "red", Direction.FLAT: ""}[signal.direction]
+    return {
+        "time": f"{time:%H:%M:%S}",
+        "symbol": Text(f"{_ARROW[signal.direction]} {signal.symbol}", colour),
+        "candle": str(signal.timeframe),
+        "level": Text(signal.level.value, _LEVEL_STYLE[signal.level]),
+        "why": ", ".join(reason.text for reason in signal.reasons if reason.text),
+        "price": f"{signal.price:.10g}",
+        "data": signal.trust.value,
+    }
+
+
+def _market_cells(alert: MarketAlert) -> dict[str, RenderableType]:
+    time = datetime.datetime.fromtimestamp(alert.time_ms / 1_000, datetime.UTC)
+    return {
+        "time": f"{time:%H:%M:%S}",
+        "symbol": Text("◆ the market", "bold"),
+        "candle": "",
+        "level": "",
+        "why": _crowd(alert),
+        "price": "",
+        "data": "",
+    }
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:

@@ -501,7 +501,7 @@ def _reasons(
     return (
         *ordered,
         Reason("turnover", candle.turnover, quote),
-        Reason("mean_turnover", mean, quote, f"mean of the {minutes}-minute candles of the last day"),
+        Reason("mean_turnover", mean, quote),  # of the last day's candles
     )
 
 

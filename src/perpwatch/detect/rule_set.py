@@ -24,6 +24,7 @@ from perpwatch.detect.volume_ratio import VolumeRatio
 from perpwatch.detect.why import Witness, in_order
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import (
+    ANALYSED_TIMEFRAMES,
     MINUTE_MS,
     Candle,
     Contract,
@@ -37,12 +38,6 @@ from perpwatch.model import (
 
 #: Closed candles of a symbol, oldest first, as far back as they are at hand.
 History = Callable[[str, Timeframe], Sequence[Candle]]
-
-
-class RuleSignal(Signal, frozen=True, gc=False):
-    """A signal that a rule asked for."""
-
-    rule: str = ""
 
 
 @runtime_checkable
@@ -106,11 +101,11 @@ class RuleSet:
 
     # --- The rules --------------------------------------------------------------------------------------------------
 
-    def swap(self, rules: Sequence[Rule], history: History | None = None) -> list[str]:
+    def swap(self, rules: Sequence[Rule]) -> list[str]:
         """Put other rules in force and say what changed; when they cannot be used, nothing has changed.
 
-        Args:
-            history: where given, detectors that could not keep anything are warmed up from it.
+        Detectors that could not keep anything know nothing until :meth:`teach`.
+
         Raises:
             ConfigurationError: no rule, or two of one name.
         """
@@ -133,9 +128,19 @@ class RuleSet:
         self._of_symbol = {}
         for name, risk in self._risks.items():
             self.set_risk(name, risk)
-        if history is not None:
-            self._warm_up_new(history)
         return lines
+
+    def teach(self, symbol: str, history: History) -> None:
+        """Warm up the detectors that have not been shown ``symbol`` yet."""
+        for one in self._needed_by(symbol):
+            assert one.detector is not None
+            if symbol in one.fed:
+                continue
+            for timeframe in ANALYSED_TIMEFRAMES:
+                candles = history(symbol, timeframe)
+                if candles:
+                    one.detector.warm_up(symbol, timeframe, candles)
+            one.fed.add(symbol)
 
     def set_risk(self, rule: str, risk: float) -> None:
         """Turn the risk q of a rule that has a budget; of another rule nothing is turned."""
@@ -180,13 +185,13 @@ class RuleSet:
 
     def update(
         self, candle: Candle, event_time_ms: int, received_time_ns: int, minute: Candle | None = None
-    ) -> list[RuleSignal]:
+    ) -> list[Signal]:
         """Judge a candle by all rules.
 
         Args:
             minute: the running minute, when the candle is a longer one that still runs; only the score needs it.
         """
-        told: list[RuleSignal] = []
+        told: list[Signal] = []
         is_running = candle.finality is Finality.OPEN
         if not is_running:
             self.scorer.learn(candle)
@@ -208,10 +213,10 @@ class RuleSet:
             default=NEVER,
         )
 
-    def observe(self, ticker: Ticker, event_time_ms: int, received_time_ns: int) -> list[RuleSignal]:
+    def observe(self, ticker: Ticker, event_time_ms: int, received_time_ns: int) -> list[Signal]:
         """Judge a ticker by the rules that watch tickers."""
         self.witness.observe(ticker, event_time_ms)
-        told: list[RuleSignal] = []
+        told: list[Signal] = []
         for one in self._shared:
             plain = one.plain
             if one.detector is None and not isinstance(plain, NewListing):
@@ -220,11 +225,11 @@ class RuleSet:
                     told += self._judge(one, signal, None, None)
         return told
 
-    def listed(self, update: ContractUpdate, received_time_ns: int) -> list[RuleSignal]:
+    def listed(self, update: ContractUpdate, received_time_ns: int) -> list[Signal]:
         """A contract was listed or changed."""
         self._classes[update.contract.symbol] = update.contract.zones
         self._of_symbol.pop(update.contract.symbol, None)
-        told: list[RuleSignal] = []
+        told: list[Signal] = []
         for one in self._shared:
             if isinstance(one.plain, NewListing):
                 signal = one.plain.observe(update, received_time_ns)
@@ -276,8 +281,8 @@ class RuleSet:
 
     # --- Judging ------------------------------------------------------------------------------------------------------
 
-    def _judge(self, one: _Shared, signal: Signal, candle: Candle | None, minute: Candle | None) -> list[RuleSignal]:
-        told: list[RuleSignal] = []
+    def _judge(self, one: _Shared, signal: Signal, candle: Candle | None, minute: Candle | None) -> list[Signal]:
+        told: list[Signal] = []
         context: tuple[Any, ...] | None = None
         is_turned_down = False
         is_used = False
@@ -398,17 +403,6 @@ class RuleSet:
                 return _turned(one.plain, copy.deepcopy(other.plain)), set(other.fed)
         return None
 
-    def _warm_up_new(self, history: History) -> None:
-        for symbol in self._classes:
-            for one in self._needed_by(symbol):
-                assert one.detector is not None
-                if symbol not in one.fed:
-                    for timeframe in Timeframe:
-                        candles = history(symbol, timeframe)
-                        if candles:
-                            one.detector.warm_up(symbol, timeframe, candles)
-                    one.fed.add(symbol)
-
 
 def _keys(rule: Rule, condition: Condition) -> tuple[bytes, bytes]:
     """What two conditions must have in common to share a detector, and to inherit what was learned."""
@@ -443,12 +437,12 @@ def _turned(new: Any, old: Any) -> Source:
     return new  # type: ignore[no-any-return]
 
 
-def _told(rule: Rule, signal: Signal, parts: Sequence[Signal], context: tuple[Any, ...]) -> RuleSignal:
+def _told(rule: Rule, signal: Signal, parts: Sequence[Signal], context: tuple[Any, ...]) -> Signal:
     """One signal of a rule, from those of its conditions."""
     others = [part for part in parts if part is not signal]
     directions = [part.direction for part in (signal, *others) if part.direction is not Direction.FLAT]
     reasons = in_order([reason for part in (signal, *others) for reason in part.reasons] + list(context))
-    return RuleSignal(
+    return Signal(
         detector=signal.detector,
         symbol=signal.symbol,
         timeframe=signal.timeframe,

@@ -229,7 +229,7 @@ PRESETS: Mapping[str, Rule] = {
         DEFAULT_RULES[0],
         Rule("quiet", (Condition("rarity", {"risk": 1e-5, "move": 6.0}),)),
         Rule("breakout", (Condition("breakout"),)),
-        Rule("build_up", (Condition("build_up"),)),
+        DEFAULT_RULES[1],
         Rule("volume_ratio", (Condition("volume_ratio", {"minimum_turnover": 0.0}),)),
         Rule(
             "plain_pump",

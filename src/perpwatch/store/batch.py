@@ -69,7 +69,7 @@ class Batch:
                 self._ledger[record.hour_ms, record.symbol] = (record.hour_ms, record.symbol, record.codes)
             case Signal():
                 row = _signal_row(record)
-                self._signals[row[:6]] = row
+                self._signals[row[:7]] = row
             case Retracted():
                 self._retract(record)
             case Contract():
@@ -211,6 +211,7 @@ def _signal_row(signal: Signal) -> Row:
         signal.event_time_ms,
         signal.symbol,
         signal.detector,
+        signal.rule,
         _TIMEFRAME_CODES[signal.timeframe],
         signal.open_time_ms,
         int(signal.is_running),

@@ -258,6 +258,7 @@ def _signal(row: Any) -> Signal:
         event_time_ms=row["event_time_ms"],
         received_time_ns=row["received_time_ns"],
         is_learning=bool(row["is_learning"]),
+        rule=row["rule"],
     )
 
 

@@ -25,7 +25,7 @@ from perpwatch.model import Direction, Finality, Level, Timeframe
 from perpwatch.store.records import TRUST_CODES
 
 #: The newest revision under ``migrations/versions``.
-HEAD = "0002"
+HEAD = "0003"
 
 #: Length in minutes names a timeframe.
 TIMEFRAME_CODES = {timeframe: timeframe.minutes for timeframe in Timeframe}
@@ -93,6 +93,7 @@ signals = Table(
     Column("event_time_ms", BigInteger, nullable=False),
     Column("symbol", Text, nullable=False),
     Column("detector", Text, nullable=False),
+    Column("rule", Text, nullable=False),
     Column("timeframe", Integer, nullable=False),
     Column("open_time_ms", BigInteger, nullable=False),
     Column("is_running", SmallInteger, nullable=False),
@@ -105,7 +106,7 @@ signals = Table(
     Column("received_time_ns", BigInteger, nullable=False),
     Column("reasons", LargeBinary, nullable=False),  # JSON
     PrimaryKeyConstraint(
-        "event_time_ms", "symbol", "detector", "timeframe", "open_time_ms", "is_running", name="signals_key"
+        "event_time_ms", "symbol", "detector", "rule", "timeframe", "open_time_ms", "is_running", name="signals_key"
     ),
     sqlite_with_rowid=False,
 )
