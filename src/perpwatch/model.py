@@ -381,12 +381,17 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
     ``watermark_ms`` is the exchange time up to which the source has delivered everything it sent; 0 where the source
     cannot say. Candles are closed by it, so that no local clock decides what is final.
+
+    ``frames`` stand beside the events, each as the exchange sent it; empty where the feed itself speaks, and none after
+    the last event that came in a frame. ``asides`` are the frames of the read that carry no data or no meaning.
     """
 
     source: str
     received_time_ns: int
     watermark_ms: int
     events: Sequence[Event]
+    frames: Sequence[bytes] = ()
+    asides: Sequence[bytes] = ()
 
 
 # --- What is found and told ----------------------------------------------------------------------------------------

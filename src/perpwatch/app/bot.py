@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.analysis import Analysis
 from perpwatch.app.config import Config, load_config
-from perpwatch.app.engine import Engine, Step
+from perpwatch.app.engine import Command, Engine, Step, SwapRules, Teach, Watch
 from perpwatch.app.messages import Dispatcher, Message, messages_of
 from perpwatch.app.rules_file import RuleSources
 from perpwatch.detect.rules import Rule
@@ -173,6 +173,7 @@ class Bot:
         self.pace: Callable[[], Awaitable[None]] | None = (
             None  # awaited between batches: whoever keeps them may be full
         )
+        self.on_command: Callable[[Command], None] = lambda command: None  # told what the engine is told, just before
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
         self._symbols = symbols
         self._untaught: dict[str, None] = {}  # symbols whose past new detectors have not seen
@@ -333,9 +334,13 @@ class Bot:
         Raises:
             ConfigurationError: they cannot be used, and nothing has changed.
         """
-        changes = self.analysis.swap(rules)
+        changes = self._command(SwapRules(tuple(rules)))
         self._untaught = dict.fromkeys(self.engine.warm)
         return changes
+
+    def _command(self, command: Command) -> list[str]:
+        self.on_command(command)
+        return self.engine.obey(command)
 
     async def _follow_rules(self) -> None:
         """Exchange the rules when their files change, and teach new detectors one symbol after the other."""
@@ -348,7 +353,7 @@ class Bot:
             except ConfigurationError as error:
                 logger.error("the rules stay as they were: %s", error)
             while self._untaught:
-                self.engine.teach(self._untaught.popitem()[0])
+                self._command(Teach(self._untaught.popitem()[0]))
                 await asyncio.sleep(0)  # a thousand symbols take seconds, and the watch goes on meanwhile
 
     # --- Repair and audit -------------------------------------------------------------------------------------------
@@ -446,8 +451,7 @@ class Bot:
         contracts.sort(key=lambda contract: (-turnover[contract.symbol], contract.symbol))
         new = [contract.symbol for contract in contracts if contract.symbol not in self.engine.book.series]
         self._rank = {contract.symbol: rank for rank, contract in enumerate(contracts)}
-        self.engine.now_ms = max(self.engine.now_ms, self.feed.now_ms())
-        self.engine.watch(contracts)
+        self._command(Watch(self.feed.now_ms(), contracts))
         self.feed.watch(contracts, turnover)
         start_ms, end_ms = self.engine.history_window_ms(self.config.rest.history_minutes)
         for symbol in new:

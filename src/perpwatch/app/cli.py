@@ -39,6 +39,8 @@ from perpwatch.app.ledger_cli import ledger, span_ms
 from perpwatch.app.log import set_up_logging
 from perpwatch.app.model_cli import model_app
 from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
+from perpwatch.app.recorder import recorder
+from perpwatch.app.replay_cli import diff, replay
 from perpwatch.app.rules_cli import rules_app
 from perpwatch.app.scorecard_cli import scorecard
 from perpwatch.app.view import Outlet, SignalFormat
@@ -134,6 +136,22 @@ def run(
 
 
 @app.command()
+def record(
+    config: ConfigOption = None,
+    duration: DurationOption = None,
+    folder: Annotated[Path | None, typer.Option(help="Where to; else recording.folder of the settings.")] = None,
+) -> None:
+    """Watch the live exchange like `run`, and record all it sends; nothing else is kept or served.
+
+    `perpwatch replay` runs it again. To record beside a watch, set recording.enabled.
+    """
+    settings = load_config(config)
+    recording = {"enabled": True} | ({"folder": str(folder)} if folder is not None else {})
+    quiet = {"health": {"enabled": False}, "store": {"enabled": False}, "recording": recording}
+    _run(_run_live(settings.with_overrides(quiet), _file_of(config), duration, SignalFormat.LOG), fast=True)
+
+
+@app.command()
 def signals(
     config: ConfigOption = None,
     duration: DurationOption = None,
@@ -149,7 +167,7 @@ def signals(
         _print_kept_signals(load_config(config), _file_of(config), span_ms(since))
         return
     # It may run beside a watch that serves and keeps; this one only prints.
-    quiet = {"health": {"enabled": False}, "store": {"enabled": False}}
+    quiet = {"health": {"enabled": False}, "store": {"enabled": False}, "recording": {"enabled": False}}
     settings = load_config(config).with_overrides(quiet)
     _run(_run_live(settings, None, duration, SignalFormat.JSONL), fast=True)
 
@@ -264,8 +282,13 @@ async def _run_live(config: Config, config_file: Path | None, duration_s: float 
     outlet = Outlet(config, form, console)
     adapter = adapter_for(config)
     dial = dial_with(proxy=config.network.proxy, max_frame_bytes=adapter.limits.max_frame_bytes)
-    async with http_over_network(proxy=config.network.proxy) as get:
-        bot = Bot(config, adapter, dial, get, SystemClock(), random.Random().random, outlet.on_step)
+    clock = SystemClock()
+    async with http_over_network(proxy=config.network.proxy) as get, contextlib.AsyncExitStack() as stack:
+        recording = stack.enter_context(recorder(config, config_file, clock)) if config.recording.enabled else None
+        ports = recording.ports(dial, get) if recording is not None else (dial, get)
+        bot = Bot(config, adapter, *ports, clock, random.Random().random, outlet.on_step)
+        if recording is not None:
+            recording.attach(bot)
         async with kept(bot, config.store, config_file), watch_over(bot, config.health, get):
             await outlet.show(bot, f"{config.exchange} at {adapter.websocket_url}", duration_s)
 
@@ -418,6 +441,8 @@ add_lab(app)
 app.add_typer(rules_app, name="rules")
 app.add_typer(model_app, name="model")
 app.command()(chaos)
+app.command()(replay)
+app.command()(diff)
 
 
 # --- Printing ------------------------------------------------------------------------------------------------------

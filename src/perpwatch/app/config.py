@@ -35,6 +35,7 @@ from pydantic_settings import (
 )
 
 from perpwatch.app.health_config import HealthConfig
+from perpwatch.app.recording_config import RecordingConfig
 from perpwatch.app.store_config import StoreConfig
 from perpwatch.detect.rules import DEFAULT_RULES, PRESETS
 from perpwatch.detect.volume_ratio import DEFAULT_MINIMUM_TURNOVER, DEFAULT_THRESHOLDS, DEFAULT_WINDOW
@@ -228,6 +229,7 @@ class Config(BaseSettings, _NumbersAreNumbers):
     universe: UniverseConfig = UniverseConfig()
     detection: DetectionConfig = DetectionConfig()
     store: StoreConfig = StoreConfig()
+    recording: RecordingConfig = RecordingConfig()
     health: HealthConfig = HealthConfig()
     logging: LoggingConfig = LoggingConfig()
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from perpwatch.app.analysis import Analysis, Findings
 from perpwatch.detect.detector import NEVER
+from perpwatch.detect.rules import Rule
 from perpwatch.feed.exchange_clock import ExchangeClock
 from perpwatch.market.candles import CandleBook, Outcome, Series, roll_up_all
 from perpwatch.market.ledger import Ledger, Span
@@ -45,6 +48,29 @@ class Step(Findings):
     events: Sequence[Event] = ()  # those that are of use elsewhere too: trades, depth, contracts
 
 
+class Watch(msgspec.Struct, frozen=True):
+    """Exactly these contracts are watched from now on."""
+
+    now_ms: int  # the exchange's time, as far as anybody knows it
+    contracts: Sequence[Contract]
+
+
+class SwapRules(msgspec.Struct, frozen=True):
+    """Other rules are in force from now on; detectors that are new know nothing until they are taught."""
+
+    rules: tuple[Rule, ...]
+
+
+class Teach(msgspec.Struct, frozen=True):
+    """Detectors that came after the history of a symbol shall know it."""
+
+    symbol: str
+
+
+#: What an engine is told besides batches. Both together, in their order, decide everything it finds.
+Command = Watch | SwapRules | Teach
+
+
 class Engine:
     """The whole analysis of one exchange.
 
@@ -73,6 +99,22 @@ class Engine:
         self.now_ms = 0  # the exchange's time, as far as any source has proven it
 
     # --- Who is watched ---------------------------------------------------------------------------------------------
+
+    def obey(self, command: Command) -> list[str]:
+        """Carry out a command; returns what has changed, in words.
+
+        Raises:
+            ConfigurationError: rules that cannot be used, and nothing has changed.
+        """
+        match command:
+            case Watch(now_ms=now_ms, contracts=contracts):
+                self.now_ms = max(self.now_ms, now_ms)
+                self.watch(contracts)
+            case SwapRules(rules=rules):
+                return self.analysis.swap(rules)
+            case Teach(symbol=symbol):
+                self.teach(symbol)
+        return []
 
     def watch(self, contracts: Sequence[Contract]) -> None:
         """Watch exactly these contracts from now on."""

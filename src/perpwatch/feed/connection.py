@@ -422,7 +422,10 @@ class Connection:
             if self.failures and session.last_data_s:
                 self.failures = 0  # data, not the handshake, proves that the way is free
             self.batches += 1
-            await self._sink(Batch(self.source, received_ns, session.watermark_ms, events))
+            batch = Batch(
+                self.source, received_ns, session.watermark_ms, events, frames=session.origins, asides=session.asides
+            )
+            await self._sink(batch)
             self._delivered_ms = session.watermark_ms
 
     async def _keep_time(self, session: Session, socket: Socket) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -271,26 +272,30 @@ class Pool:
                 if isinstance(event, StreamUp) and self._moving.get(event.stream, ("", ""))[1] == batch.source:
                     self._finish_move(event.stream)
         if self._overlaps:
-            batch = replace(batch, events=self._without_duplicates(batch.events))
+            batch = self._without_duplicates(batch)
         await self._sink(batch)
 
-    def _without_duplicates(self, events: Sequence[Event]) -> list[Event]:
+    def _without_duplicates(self, batch: Batch) -> Batch:
         """Drop trades that the other connection of a move has delivered already."""
         now_s = self._clock.monotonic()
         for symbol in [symbol for symbol, one in self._overlaps.items() if one.until_s and one.until_s < now_s]:
             del self._overlaps[symbol]
         kept: list[Event] = []
-        for event in events:
+        frames: list[bytes] = []
+        for event, frame in itertools.zip_longest(batch.events, batch.frames, fillvalue=b""):
+            assert not isinstance(event, bytes), "a batch has no more frames than events"
             if isinstance(event, Trades) and event.symbol in self._overlaps:
                 seen = self._overlaps[event.symbol].seen
                 new = [trade for trade in event.trades if _key(trade) not in seen]
                 seen.update(_key(trade) for trade in new)
                 self.duplicate_trades += len(event.trades) - len(new)
-                if new:
-                    kept.append(event if len(new) == len(event.trades) else replace(event, trades=new))
-            else:
-                kept.append(event)
-        return kept
+                if not new:
+                    continue
+                if len(new) < len(event.trades):
+                    event, frame = replace(event, trades=new), b""  # no longer what the frame says
+            kept.append(event)
+            frames.append(frame)
+        return replace(batch, events=kept, frames=frames)
 
     # --- Balance ----------------------------------------------------------------------------------------------------
 

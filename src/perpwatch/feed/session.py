@@ -86,6 +86,8 @@ class Session:
     watermark_ms: int = 0
     last_frame_s: float = 0.0
     last_data_s: float = 0.0  # 0 until the first data frame
+    origins: list[bytes] = field(default_factory=list)  # of the last read: see Batch.frames
+    asides: list[bytes] = field(default_factory=list)  # of the last read: see Batch.asides
     _queue: deque[tuple[Stream, bool]] = field(default_factory=deque)  # (stream, wanted), not yet sent
     _awaiting: deque[_Command] = field(default_factory=deque)  # subscriptions sent, oldest first
     _by_order: dict[Stream, int] = field(default_factory=dict)  # confirmed by an answer alone since the line was empty
@@ -169,11 +171,14 @@ class Session:
         latest_ms = self._latest_believable_ms(now_s)
         self.counters.frames += len(frames)
         data_frames = 0
+        self.origins = origins = [b""] * len(events)
+        self.asides = asides = []
         for frame in frames:
             try:
                 message = decode(frame)
             except ProtocolError as error:
                 self._keep_bad_frame(error, watermark_ms, events)
+                asides.append(frame)
                 continue
             if isinstance(message, _MEANINGFUL):
                 event_time_ms = message.event_time_ms
@@ -183,6 +188,7 @@ class Session:
                             f"absurd timestamp {event_time_ms}: {event_time_ms - watermark_ms} ms after its neighbours"
                         )
                         self._keep_bad_frame(ProtocolError(absurd, frame), watermark_ms, events)
+                        asides.append(frame)
                         continue
                     if not watermark_ms:
                         latest_ms = event_time_ms + MAX_AHEAD_MS
@@ -190,8 +196,12 @@ class Session:
                 data_frames += 1
                 if self._awaiting:
                     self._confirm_by_data(message, events)
+                if len(origins) < len(events):
+                    origins += [b""] * (len(events) - len(origins))  # what the session itself has said since
                 events.append(message)
+                origins.append(frame)
             else:
+                asides.append(frame)
                 told_ms = self._control(message, now_s, watermark_ms, latest_ms, events)
                 if told_ms and not watermark_ms:
                     latest_ms = told_ms + MAX_AHEAD_MS

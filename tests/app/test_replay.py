@@ -1,0 +1,159 @@
+"""What a watch has recorded is found again, to the byte, and a cut recording as far as it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perpwatch.app.bot import Bot, adapter_for
+from perpwatch.app.config import Config
+from perpwatch.app.demo import at_addresses
+from perpwatch.app.engine import Step
+from perpwatch.app.recorder import found_in, recorder
+from perpwatch.app.replay import Replay, Replayed
+from perpwatch.exchanges.mexc.codec import decode
+from perpwatch.feed.connection import dial_with
+from perpwatch.feed.recording import Body, Found, Line, RecordingFile, Taken, recording_files
+from perpwatch.feed.rest import http_over_network
+from perpwatch.model import Batch
+from perpwatch.sim import DEFAULT_START_MS, Clock, Faults, SimulatedNetwork, build, run_scaled, run_virtual
+from perpwatch.sim.server import SimulatorServer
+
+OVERRIDES = {
+    "rest": {"history_minutes": 120},
+    "websocket": {"subscription_types": ["ticker", "kline_Min1", "deals"], "real_time_volume_threshold": 1.5},
+    "detection": {"rules": ["volume_ratio"], "minimum_turnover": 0.0, "thresholds": {"Min1": 1.5, "Min5": 1.5}},
+}
+
+
+@dataclass
+class Watch:
+    """What a watch found, and where it was recorded."""
+
+    folder: Path
+    found: list[bytes] = field(default_factory=list)
+    batches: int = 0
+
+    def on_step(self, batch: Batch, step: Step) -> None:
+        self.batches += 1
+        self.found += found_in(step)
+
+    def replayed(self, **options: object) -> tuple[Replayed, list[bytes]]:
+        again = Watch(self.folder)
+        replay = Replay(recording_files(self.folder), decode, again.on_step, **options)  # type: ignore[arg-type]
+        return replay.run(), again.found
+
+
+ONE_RULE = """
+[rules.first]
+[[rules.first.conditions]]
+detector = "volume_ratio"
+thresholds = { Min1 = 1.5 }
+running_threshold = 1.5
+minimum_turnover = 0.0
+"""
+ANOTHER_RULE = ONE_RULE.replace("first", "second").replace("1.5", "2.0")
+
+
+def virtual_watch(
+    folder: Path,
+    minutes: float = 6.0,
+    *,
+    faults: Faults | None = None,
+    window: int = 20,
+    rules: Path | None = None,
+    at_half: Callable[[], None] = lambda: None,
+    **recording: object,
+) -> Watch:
+    """A rough market in virtual time, recorded."""
+    watch = Watch(folder)
+
+    async def run() -> None:
+        clock = Clock.starting_at(DEFAULT_START_MS)
+        exchange = build(3, 30, DEFAULT_START_MS, activity=20.0, faults=faults)
+        config = Config().with_overrides(OVERRIDES).with_overrides({"detection": {"window": window}})
+        config = config.with_overrides({"recording": {"folder": str(folder)} | recording})
+        if rules is not None:
+            config = config.with_overrides({"detection": {"rules": [str(rules)]}})
+        network = SimulatedNetwork(exchange, clock, seed=3)
+        async with network:
+            with recorder(config, None, clock) as recording_:
+                dial, get = recording_.ports(network.dial, network.get)
+                bot = Bot(config, adapter_for(config), dial, get, clock, random.Random(3).random, watch.on_step)
+                recording_.attach(bot)
+                asyncio.get_running_loop().call_later(minutes * 30.0, at_half)
+                await bot.run(minutes * 60.0)
+
+    run_virtual(run())
+    return watch
+
+
+def test_a_watch_over_real_sockets_and_its_replay_find_the_same_to_the_byte(tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "recording")
+
+    async def run() -> None:
+        exchange = build(5, 60, DEFAULT_START_MS, activity=30.0, faults=Faults(drops_per_hour=60, late=0.02))
+        clock = Clock.starting_at(DEFAULT_START_MS)
+        async with SimulatorServer(exchange, clock) as server, http_over_network() as get:
+            config = at_addresses(Config(), server.websocket_url, server.rest_url)
+            config = config.with_overrides(OVERRIDES | {"recording": {"folder": str(watch.folder)}})
+            with recorder(config, None, clock) as recording:
+                dial, recorded_get = recording.ports(dial_with(), get)
+                bot = Bot(
+                    config, adapter_for(config), dial, recorded_get, clock, random.Random(1).random, watch.on_step
+                )
+                recording.attach(bot)
+                running = asyncio.create_task(bot.run())
+                async with asyncio.timeout(1_000):  # market seconds
+                    while len(watch.found) < 20:
+                        await asyncio.sleep(1.0)
+                bot.stop()
+                await running
+
+    run_scaled(run(), 30.0)
+    result, found = watch.replayed()
+    assert found == watch.found
+    assert (result.batches, result.differing, result.missing) == (watch.batches, 0, [])
+    assert result.compared == len(watch.found)
+
+
+FAULTS = Faults(reorder=0.01, late=0.02, drops_per_hour=60, malformed=0.001, duplicate=0.01)
+
+
+def test_rules_that_are_swapped_and_taught_while_it_runs_are_replayed(tmp_path: Path) -> None:
+    rules = tmp_path / "mine.toml"
+    rules.write_text(ONE_RULE)
+
+    def swap() -> None:
+        rules.write_text(ONE_RULE + ANOTHER_RULE)
+
+    watch = virtual_watch(tmp_path / "recording", 8.0, rules=rules, at_half=swap)
+    result, found = watch.replayed()
+    assert found == watch.found
+    assert (result.differing, result.compared) == (0, len(found))
+    of_rules = {rule for body in found for rule in (b"first", b"second") if b'"rule":"%b"' % rule in body}
+    assert of_rules == {b"first", b"second"}
+    assert any(b'"signal":{' in body for body in found), "alerts are found again, too"
+
+
+def test_gaps_repairs_and_unreadable_frames_are_replayed_as_they_were(tmp_path: Path) -> None:
+    watch = virtual_watch(tmp_path, faults=FAULTS)
+    result, found = watch.replayed()
+    assert found == watch.found
+    assert result.differing == 0
+    records = [record for path in recording_files(tmp_path) for record in RecordingFile(path).records()]
+    told = [one.name for record in records if isinstance(record, Taken) for one in record.told]
+    assert {"StreamUp", "Gap", "CandleHistory"} <= {*told}
+    whats = [record.what for record in records if isinstance(record, Line)]
+    assert {"dialled", "opened", "sent", "closed"} <= {*whats}
+    assert any(
+        b"ping" in frame or b"pong" in frame
+        for record in records
+        if isinstance(record, Taken)
+        for frame in record.asides
+    )
+    assert any(isinstance(record, Body) and record.status == 200 for record in records)
+    assert sum(isinstance(record, Found) for record in records) == len(watch.found) > 0
