@@ -392,6 +392,18 @@ def test_a_detector_saved_and_restored_after_any_prefix_continues_identically(se
 
 
 @settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.floats(0.0, 1.0))
+def test_a_past_that_is_taken_in_two_parts_is_the_same_past(seed: int, cut: float) -> None:
+    minutes = [one for one in messy(1600, seed) if one.timeframe is Timeframe.Min1]
+    split = int(cut * len(minutes))
+    whole, parts = VolumeRarity(), VolumeRarity()
+    whole.warm_up("ABC_USDT", Timeframe.Min1, minutes)
+    parts.warm_up("ABC_USDT", Timeframe.Min1, minutes[:split])
+    parts.learn("ABC_USDT", Timeframe.Min1, minutes[split:])
+    assert parts.state() == whole.state()
+
+
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_no_signal_comes_below_the_wake_turnover(seed: int) -> None:
     detector = VolumeRarity(risk=1e-2, move=1.0)

@@ -8,7 +8,7 @@ import pytest
 from markets import START_MS, candle, drawn
 
 from perpwatch.detect.detector import NEVER
-from perpwatch.detect.rule_set import RuleSet
+from perpwatch.detect.rule_set import SLICE, RuleSet
 from perpwatch.detect.rules import read_rules
 from perpwatch.detect.score import Scorer, read_model, shipped_model_text
 from perpwatch.errors import ConfigurationError
@@ -271,6 +271,25 @@ def test_a_budget_turns_the_risk_of_its_rule_alone_and_for_good() -> None:
     assert (rules.risk("a"), rules.risk("b")) == (1e-6, 1e-4)
     rules.swap(read_rules(text + "cooldown_minutes = 30"))
     assert (rules.risk("a"), rules.risk("b")) == (1e-6, 1e-4)
+
+
+def test_a_warm_up_in_slices_between_which_others_are_judged_is_the_same_warm_up() -> None:
+    text = shipped_model_text()
+    assert text is not None
+    past, other = drawn(2600, seed=8), drawn(30, seed=9, symbol="XYZ_USDT")
+    rules, sliced = RuleSet(scorer=Scorer(read_model(text))), RuleSet(scorer=Scorer(read_model(text)))
+    rules.warm_up("ABC_USDT", Timeframe.Min1, past[:2500])
+    feed(rules, other)
+    waiting = iter(other)
+    slices = 0
+    for _ in sliced.warming("ABC_USDT", Timeframe.Min1, past[:2500]):
+        feed(sliced, [next(waiting)])
+        slices += 1
+    feed(sliced, list(waiting))
+    assert slices >= 2 * 2500 / SLICE
+    now = [*past[2500:], burst(2600, move=past[-1].close * 0.3, turnover=1e7)]
+    assert feed(sliced, now) == feed(rules, now)
+    assert sliced.state() == rules.state()
 
 
 def test_a_restart_continues_where_it_was() -> None:

@@ -148,6 +148,14 @@ class VolumeRarity:
         track = self._track(market, symbol, timeframe)
         if track.minutes == min(other.minutes for other in market.tracks.values()):
             market.settled_ms = 0  # holes that history has filled are no holes; the others are found again
+        self.learn(symbol, timeframe, candles)
+
+    def learn(self, symbol: str, timeframe: Timeframe, candles: Sequence[Candle]) -> None:
+        """Take further closed candles of the past, oldest first, as if :meth:`warm_up` had been given them as well."""
+        if timeframe not in _WINDOWS:
+            return
+        market = self._market(symbol)
+        track = self._track(market, symbol, timeframe)
         for candle in candles:
             if not is_known(candle) or candle.open_time_ms < track.end_ms:
                 continue

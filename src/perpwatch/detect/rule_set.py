@@ -8,7 +8,7 @@ or a limit, keep all they have learned.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +35,9 @@ from perpwatch.model import (
     Ticker,
     Timeframe,
 )
+
+#: Candles that a slice of a warm-up takes: some 3 ms of the most expensive detector.
+SLICE = 500
 
 #: Closed candles of a symbol, oldest first, as far back as they are at hand.
 History = Callable[[str, Timeframe], Sequence[Candle]]
@@ -176,12 +179,32 @@ class RuleSet:
 
     def warm_up(self, symbol: str, timeframe: Timeframe, candles: Sequence[Candle]) -> None:
         """Take closed candles, oldest first, as the whole past of the symbol."""
+        for _ in self.warming(symbol, timeframe, candles):
+            pass
+
+    def warming(self, symbol: str, timeframe: Timeframe, candles: Sequence[Candle]) -> Iterator[None]:
+        """:meth:`warm_up` in slices of a few milliseconds, for a caller who has something else to do between them.
+
+        Until the last slice the symbol must not be judged.
+        """
         for one in self._needed_by(symbol):
             assert one.detector is not None
-            one.detector.warm_up(symbol, timeframe, candles)
+            if isinstance(one.plain, VolumeRarity):
+                one.plain.warm_up(symbol, timeframe, candles[:SLICE])
+                for first in range(SLICE, len(candles), SLICE):
+                    yield
+                    one.plain.learn(symbol, timeframe, candles[first : first + SLICE])
+            else:
+                one.detector.warm_up(symbol, timeframe, candles)
             one.fed.add(symbol)
+            yield
         if timeframe is Timeframe.Min1:
-            self.scorer.warm_up(symbol, candles)
+            self.scorer.warm_up(symbol, candles[:SLICE])
+            for first in range(SLICE, len(candles), SLICE):
+                yield
+                for candle in candles[first : first + SLICE]:
+                    self.scorer.learn(candle)
+            yield
 
     def update(
         self, candle: Candle, event_time_ms: int, received_time_ns: int, minute: Candle | None = None
