@@ -6,7 +6,7 @@ to the findings of the step. Synchronous and deterministic like the engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from perpwatch.alert.desk import Desk, Order
@@ -90,11 +90,13 @@ class Analysis:
         self.flow.forget(symbol)
         self._completed += self.outcomes.forget(symbol)
 
-    def warm_up(self, symbol: str, candles: dict[Timeframe, Sequence[Candle]]) -> None:
-        """Take closed candles of each timeframe, oldest first, as the past of a symbol."""
-        for timeframe, past in candles.items():
-            self.rules.warm_up(symbol, timeframe, past)
-        self._completed += self.outcomes.warm_up(symbol, candles.get(Timeframe.Min1, ()), self._alerted.pop(symbol, ()))
+    def warming(self, symbol: str, timeframe: Timeframe, candles: Sequence[Candle]) -> Iterator[None]:
+        """Take closed candles, oldest first, as the past of a symbol, in slices of a few milliseconds."""
+        return self.rules.warming(symbol, timeframe, candles)
+
+    def recall(self, symbol: str, minutes: Sequence[Candle]) -> None:
+        """Go through the last day or so of a symbol for what came of the alerts in it."""
+        self._completed += self.outcomes.warm_up(symbol, minutes, self._alerted.pop(symbol, ()))
 
     def reset(self, symbol: str) -> None:
         """Continuity was lost."""

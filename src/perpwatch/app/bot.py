@@ -223,6 +223,9 @@ class Bot:
     async def _digest(self) -> None:
         async for batch in self.feed:
             self._take(batch)
+            for _ in self.engine.warming():
+                await asyncio.sleep(0)  # sockets are read meanwhile
+            self.progress.warm = len(self.engine.warm)
             if self.pace is not None:
                 await self.pace()
 

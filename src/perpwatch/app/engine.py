@@ -5,7 +5,7 @@ Synchronous and deterministic: the same batches give the same steps, live, repla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -35,6 +35,12 @@ from perpwatch.model import (
     Timeframe,
     Trades,
 )
+
+#: Closed candles that an earlier run has kept, oldest first: of a symbol and timeframe, opening in a window of time.
+Past = Callable[[str, Timeframe, int, int], Sequence[Candle]]
+#: Candles of the past that are worth asking for: a day more than detectors remember; and so many at once.
+PAST_CANDLES = {Timeframe.Min1: 8_640, Timeframe.Min5: 1_728, Timeframe.Min15: 1_056, Timeframe.Min60: 264}
+PAST_AT_ONCE = 500
 
 #: How often the minutes of streams that are down are looked at, in the exchange's time.
 LOOK_AT_THE_DOWN_EVERY_MS = 5_000
@@ -91,6 +97,9 @@ class Engine:
         self.repairs = RepairQueue(self.ledger)
         self.tickers: dict[str, Ticker] = {}
         self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
+        self.past: Past | None = None  # what is known of the time before a history, assigned by whoever has kept it
+        self._warming: dict[str, list[Candle]] = {}  # histories that have come and are to be learned
+        self._slices: tuple[list[Candle], Iterator[None]] | None = None  # one of them, and what is left of it
         self.gap_reasons: dict[str, str] = {}  # why the candle stream of a symbol was last interrupted
         self.signals = 0
         self.alerts = 0
@@ -123,6 +132,7 @@ class Engine:
             self.book.unwatch(symbol)
             self.repairs.forget(symbol)
             self.warm.pop(symbol, None)
+            self._warming.pop(symbol, None)
             self.gap_reasons.pop(symbol, None)
             self.analysis.forget(symbol)
         for contract in contracts:
@@ -151,7 +161,9 @@ class Engine:
     # --- The flow ---------------------------------------------------------------------------------------------------
 
     def take(self, batch: Batch) -> Step:
-        """Digest a batch."""
+        """Digest a batch; the histories in it are learned by :meth:`warming`, or else with the next batch."""
+        for _ in self.warming():
+            pass
         step = Step()
         outcome, push, received_ns = step.outcome, self.book.push, batch.received_time_ns
         rest: list[Event] = []
@@ -212,7 +224,7 @@ class Engine:
     def _take_history(self, history: CandleHistory, until_ms: int, outcome: Outcome) -> None:
         minutes = self.book.fill(history, until_ms, outcome)
         symbol = history.symbol
-        if symbol in self.warm or symbol not in self.book.series:
+        if symbol in self.warm or symbol in self._warming or symbol not in self.book.series:
             return
         end_ms = minutes[-1].close_time_ms if minutes else until_ms
         watched_since_ms = self.book.series[symbol].watched_since_ms
@@ -222,13 +234,51 @@ class Engine:
             self.repairs.add(Span(symbol, start_ms, watched_since_ms))
         # Minutes that were closed live while the history was on its way belong behind it.
         minutes += [minute for minute in self.book.series[symbol].minutes if minute.open_time_ms >= end_ms]
-        known_until_ms = minutes[-1].close_time_ms if minutes else until_ms
-        self.analysis.warm_up(
-            symbol,
-            {timeframe: roll_up_all(minutes, timeframe, until_ms=known_until_ms) for timeframe in self.timeframes},
-        )
-        self.warm[symbol] = None
-        self.book.series[symbol].wake_amount = -1.0
+        self._warming[symbol] = minutes
+
+    def warming(self) -> Iterator[None]:
+        """Learn the histories that have come, in slices of a few milliseconds; between two of them others may run.
+
+        What is not asked for goes on with the next call; a batch that is taken before the end learns the rest at once.
+        """
+        while self._warming:
+            symbol, minutes = next(iter(self._warming.items()))
+            if self._slices is None or self._slices[0] is not minutes:
+                self._slices = minutes, self._learn(symbol, minutes)
+            for _ in self._slices[1]:
+                yield
+                if self._warming.get(symbol) is not minutes:
+                    break  # meanwhile it is no longer watched
+            else:
+                del self._warming[symbol]
+                self._slices = None
+                self.warm[symbol] = None
+                self.teach(symbol)  # rules may have changed meanwhile
+
+    def _learn(self, symbol: str, minutes: list[Candle]) -> Iterator[None]:
+        series = self.book.series[symbol]
+        if series.minutes and (not minutes or series.minutes[-1].open_time_ms > minutes[-1].open_time_ms):
+            # Closed by the very batch that brought the history.
+            end_ms = minutes[-1].close_time_ms if minutes else 0
+            minutes = minutes + [minute for minute in series.minutes if minute.open_time_ms >= end_ms]
+        for timeframe in self.timeframes:
+            candles = minutes
+            if timeframe is not Timeframe.Min1 and minutes:
+                candles = roll_up_all(minutes, timeframe, until_ms=minutes[-1].close_time_ms)
+                yield
+            if self.past is not None and candles:
+                whole_ms = -(-minutes[0].open_time_ms // timeframe.milliseconds) * timeframe.milliseconds
+                older: list[Candle] = []
+                stride = PAST_AT_ONCE * timeframe.milliseconds
+                for start_ms in range(whole_ms - PAST_CANDLES[timeframe] * timeframe.milliseconds, whole_ms, stride):
+                    older += self.past(symbol, timeframe, start_ms, min(start_ms + stride, whole_ms))
+                    yield
+                if older:
+                    # The first candle of a history may lack minutes that were known before.
+                    candles = older + [candle for candle in candles if candle.open_time_ms >= whole_ms]
+            yield from self.analysis.warming(symbol, timeframe, candles)
+        self.analysis.recall(symbol, minutes)
+        yield
 
     # --- Detection --------------------------------------------------------------------------------------------------
 

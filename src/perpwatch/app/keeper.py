@@ -15,6 +15,7 @@ import msgspec
 from perpwatch.alert.outcomes import HORIZONS, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.engine import Engine, Step
+from perpwatch.errors import StoreError
 from perpwatch.market.candles import roll_up_all, with_quiet_minutes
 from perpwatch.market.repair import REST_SETTLE_MS
 from perpwatch.model import (
@@ -123,6 +124,14 @@ class Keeper:
                 logger.warning("%s; what was told of late is taken from the alerts themselves", error)
         recent = _decoded(self._reader.alerts(now_ms - FOLLOWED_MS))
         analysis.remember(alert for alert in recent if isinstance(alert, Alert))
+
+    def past(self, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
+        """Candles of a symbol that open within the window, oldest first; none when the store cannot be read."""
+        try:
+            return self._reader.candles(symbol, timeframe, start_ms, end_ms)
+        except StoreError as error:
+            logger.warning("the past of %s cannot be read: %s", symbol, error)
+            return []
 
     def waiting_alerts(self) -> list[Alert | MarketAlert]:
         """Alerts that were decided and, as far as the store knows, told to nobody; oldest first."""

@@ -54,7 +54,7 @@ async def kept(bot: Bot, config: StoreConfig, config_file: Path | None) -> Async
                 yield keeper
             finally:
                 chores.cancel()
-                bot.on_step, bot.pace = tell, None
+                bot.on_step, bot.pace, bot.engine.past = tell, None, None
                 keeper.compare()
                 _remember(bot, keeper)
     finally:
@@ -65,6 +65,7 @@ def _restore(bot: Bot, keeper: Keeper) -> None:
     now_ms = bot.clock.time_ns() // 1_000_000
     restored = keeper.restore(now_ms)
     keeper.restore_alerts(now_ms)
+    bot.engine.past = keeper.past
     if restored.minutes:
         logger.info("%d minutes of %d symbols are known from before", restored.minutes, restored.symbols)
     learned = keeper.recall(LIMIT_KEY)
