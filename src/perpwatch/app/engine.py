@@ -38,8 +38,9 @@ from perpwatch.model import (
 
 #: Closed candles that an earlier run has kept, oldest first: of a symbol and timeframe, opening in a window of time.
 Past = Callable[[str, Timeframe, int, int], Sequence[Candle]]
-#: Candles of the past that are worth asking for: a day more than detectors remember; and so many at once.
+#: Candles, the history included, that are worth learning: a day more than detectors remember.
 PAST_CANDLES = {Timeframe.Min1: 8_640, Timeframe.Min5: 1_728, Timeframe.Min15: 1_056, Timeframe.Min60: 264}
+#: Stored candles read in one slice of a warm-up: some 4 ms.
 PAST_AT_ONCE = 500
 
 #: How often the minutes of streams that are down are looked at, in the exchange's time.
@@ -270,7 +271,9 @@ class Engine:
                 whole_ms = -(-minutes[0].open_time_ms // timeframe.milliseconds) * timeframe.milliseconds
                 older: list[Candle] = []
                 stride = PAST_AT_ONCE * timeframe.milliseconds
-                for start_ms in range(whole_ms - PAST_CANDLES[timeframe] * timeframe.milliseconds, whole_ms, stride):
+                first_ms = minutes[-1].close_time_ms - PAST_CANDLES[timeframe] * timeframe.milliseconds
+                first_ms -= first_ms % timeframe.milliseconds
+                for start_ms in range(first_ms, whole_ms, stride):
                     older += self.past(symbol, timeframe, start_ms, min(start_ms + stride, whole_ms))
                     yield
                 if older:
