@@ -102,6 +102,18 @@ class Trust(enum.StrEnum):
     UNKNOWN = "unknown"  # nobody can say
 
 
+class AssetClass(enum.StrEnum):
+    """What a contract's price follows; all but coins keep an outside market's hours, with silences and jumps."""
+
+    COIN = "coin"
+    STOCK = "stock"  # tokenised shares and funds
+    INDEX = "index"  # of shares
+    METAL = "metal"
+    COMMODITY = "commodity"  # energy, grain ...
+    FX = "fx"
+    OTHER = "other"  # something outside, and the exchange does not say what
+
+
 class Kind(enum.StrEnum):
     """What a stream carries. ``TICKERS`` is the whole market in one stream, ``CANDLES`` needs a timeframe."""
 
@@ -147,13 +159,20 @@ class Contract(msgspec.Struct, frozen=True, gc=False):
     is_trading: bool = True  # enabled on the exchange; false while paused, in delivery or offline
     is_hidden: bool = False
     opening_time_ms: int = 0  # 0 for old contracts; in the future when trading has not begun
-    zones: tuple[str, ...] = ()  # the exchange's own grouping: coin, stock, metal ...
+    zones: tuple[str, ...] = ()  # the exchange's own grouping: pow, layer2, contract-new ...
     display_name: str = ""
+    asset_class: AssetClass = AssetClass.COIN
+    multiplier: int = 1  # coins in one unit of the name: 1000 in 1000BONK
 
     @property
     def is_coin_margined(self) -> bool:
         """Settled in the base coin, so that amounts are in base coin and contracts are worth quote coin."""
         return self.settle_coin != self.quote_coin
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it may be called in a rule: its class, and the exchange's zones."""
+        return (self.asset_class.value, *self.zones)
 
     def turnover(self, contracts: float, amount: float) -> float:
         """Quote coin traded, from the exchange's contracts and amount (settle coin)."""

@@ -120,8 +120,7 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
 
 
 def universe_filter(config: Config) -> UniverseFilter:
-    universe = config.universe
-    return UniverseFilter(universe.quote, universe.include, universe.exclude, universe.limit)
+    return UniverseFilter(**dict(config.universe))
 
 
 @dataclass(slots=True)
@@ -255,7 +254,14 @@ class Bot:
         self._contracts = {contract.symbol: contract for contract in contracts}
         self._rest_tickers = list(tickers)
         now_ms = self.feed.now_ms()
-        self.members = choose(contracts, tickers, universe_filter(self.config), now_ms)
+        self.members = choose(
+            contracts,
+            tickers,
+            universe_filter(self.config),
+            now_ms,
+            self.engine.book.series.keys(),
+            self.engine.activity.shares(),
+        )
         openings = [contract.opening_time_ms for contract in contracts if contract.opening_time_ms > now_ms]
         self._next_opening_ms = min(openings, default=None)
         self.progress.contracts = len(self.members)
@@ -322,7 +328,10 @@ class Bot:
         before = set(self.watched)
         for symbol in chosen:
             if symbol not in before:
-                logger.info("%s is new", symbol)
+                logger.info("%s is watched from now on", symbol)
+        for member in self.members:
+            if member.contract.symbol in before and member.reason:
+                logger.info("%s is watched no longer: %s", member.contract.symbol, member.reason)
         self.watch(chosen)
 
     # --- Rules ------------------------------------------------------------------------------------------------------
@@ -440,7 +449,7 @@ class Bot:
 
     @property
     def watched(self) -> list[str]:
-        """Symbols, most traded first."""
+        """Symbols: pins first, then the most traded."""
         return list(self._rank)
 
     def watch(self, symbols: Sequence[str]) -> list[str]:
@@ -451,7 +460,8 @@ class Bot:
         """
         contracts = [self._contracts[symbol] for symbol in symbols if symbol in self._contracts]
         turnover = turnovers(contracts, self._rest_tickers)
-        contracts.sort(key=lambda contract: (-turnover[contract.symbol], contract.symbol))
+        pins = {symbol: place for place, symbol in enumerate(self.config.universe.pins)}
+        contracts.sort(key=lambda one: (pins.get(one.symbol, len(pins)), -turnover[one.symbol], one.symbol))
         new = [contract.symbol for contract in contracts if contract.symbol not in self.engine.book.series]
         self._rank = {contract.symbol: rank for rank, contract in enumerate(contracts)}
         self._command(Watch(self.feed.now_ms(), contracts))

@@ -331,8 +331,17 @@ def show_plan(
 
 
 @app.command()
-def symbols(config: ConfigOption = None, format: FormatOption = Format.TABLE) -> None:
-    """List the exchange's contracts, most traded first, and whether each is watched."""
+def symbols(
+    config: ConfigOption = None,
+    format: FormatOption = Format.TABLE,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say for each why it is watched or not, with the numbers that decided.")
+    ] = False,
+) -> None:
+    """List the exchange's contracts, pins first, then the most traded, and whether each is watched.
+
+    What a running watch keeps because it watched it before, and how active contracts are, only that watch knows.
+    """
     settings = load_config(config)
 
     async def ask() -> list[Member]:
@@ -344,10 +353,20 @@ def symbols(config: ConfigOption = None, format: FormatOption = Format.TABLE) ->
 
     rows = [
         msgspec.structs.asdict(member.contract)
-        | {"turnover_24h": member.turnover_24h, "is_watched": member.is_watched, "reason": member.reason}
+        | {
+            "turnover_24h": member.turnover_24h,
+            "tier": member.tier,
+            "rank": member.rank,
+            "age_days": member.age_days,
+            "is_pinned": member.is_pinned,
+            "is_watched": member.is_watched,
+            "reason": member.reason,
+            "explanation": member.explanation,
+        }
         for member in asyncio.run(ask())
     ]
-    columns = ("symbol", "turnover_24h", "contract_size", "settle_coin", "is_watched", "reason")
+    last = ("explanation",) if explain else ("contract_size", "settle_coin", "is_watched", "reason")
+    columns = ("symbol", "asset_class", "tier", "turnover_24h", *last)
     _print_rows(rows, format, columns)
 
 
@@ -461,6 +480,10 @@ def _print_line(value: Any) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
 
 
+#: Columns of words, which are read from the left.
+_LEFT = ("symbol", "asset_class", "tier", "reason", "explanation")
+
+
 def _print_rows(rows: Sequence[Any], format: Format, columns: Sequence[str] | None = None) -> None:
     """Print rows in one of the formats; a table shows ``columns`` only, machines get everything."""
     mappings: list[dict[str, Any]] = [msgspec.to_builtins(row) for row in rows]
@@ -482,7 +505,7 @@ def _print_rows(rows: Sequence[Any], format: Format, columns: Sequence[str] | No
             table = Table(box=None, header_style="bold")
             shown = columns or list(mappings[0] if mappings else ())
             for column in shown:
-                table.add_column(column, justify="left" if column in ("symbol", "reason") else "right")
+                table.add_column(column, justify="left" if column in _LEFT else "right")
             for row in mappings:
                 table.add_row(*(_cell(column, row[column]) for column in shown))
             _stdout().print(table)

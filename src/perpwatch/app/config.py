@@ -43,7 +43,7 @@ from perpwatch.errors import ConfigurationError
 from perpwatch.exchanges.mexc import REST_URL, WEBSOCKET_URL
 from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.feed.plan import WISH_NAMES, parse_wish
-from perpwatch.model import ANALYSED_TIMEFRAMES, Timeframe
+from perpwatch.model import ANALYSED_TIMEFRAMES, AssetClass, Timeframe
 
 DEFAULT_FILE = Path("perpwatch.toml")
 DEFAULT_SOURCES = tuple(rule.name for rule in DEFAULT_RULES)
@@ -160,7 +160,30 @@ class UniverseConfig(_Table):
     quote: str = "USDT"
     include: list[str] = ["*"]
     exclude: list[str] = []
+    classes: list[AssetClass] = []
+    exclude_classes: list[AssetClass] = []
+    minimum_turnover_24h: Annotated[float, Field(ge=0)] = 0.0  # quote coin
+    minimum_activity: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of the last hour's minutes with trades
+    minimum_age_days: Annotated[float, Field(ge=0)] = 0.0
     limit: Annotated[int, Field(ge=0)] = 0
+    pins: list[str] = []
+
+    @field_validator("exclude_classes")
+    @classmethod
+    def _do_not_contradict(cls, excluded: list[AssetClass], info: ValidationInfo) -> list[AssetClass]:
+        both = [one for one in excluded if one in info.data.get("classes", ())]
+        if both:
+            raise ValueError(f"{both[0]} is in universe.classes, too; name each class in one of the two")
+        return excluded
+
+    @field_validator("pins")
+    @classmethod
+    def _fit_into_the_limit(cls, pins: list[str], info: ValidationInfo) -> list[str]:
+        pins = list(dict.fromkeys(pins))
+        limit = info.data.get("limit", 0)
+        if limit and len(pins) > limit:
+            raise ValueError(f"at most universe.limit ({limit}) pins, or a larger limit")
+        return pins
 
 
 class DetectionConfig(_Table):

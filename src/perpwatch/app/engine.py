@@ -14,6 +14,7 @@ from perpwatch.app.analysis import Analysis, Findings
 from perpwatch.detect.detector import NEVER
 from perpwatch.detect.rules import Rule
 from perpwatch.feed.exchange_clock import ExchangeClock
+from perpwatch.market.activity import Activity
 from perpwatch.market.candles import CandleBook, Outcome, Series, roll_up_all
 from perpwatch.market.ledger import Ledger, Span
 from perpwatch.market.referee import Referee
@@ -96,6 +97,7 @@ class Engine:
         self.referee = Referee()
         self.book = CandleBook(self.ledger, self.referee)
         self.repairs = RepairQueue(self.ledger)
+        self.activity = Activity()
         self.tickers: dict[str, Ticker] = {}
         self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
         self.past: Past | None = None  # what is known of the time before a history, assigned by whoever has kept it
@@ -201,6 +203,7 @@ class Engine:
                     self.tickers[ticker.symbol] = ticker
                 if len(event.tickers) > 1 or batch.source != "rest":
                     self.book.hear(event, step.outcome)
+                    self.activity.hear(event)
                 self.analysis.hear(event, batch.received_time_ns, step)
             case StreamUp():
                 if event.stream.kind is Kind.CANDLES:
@@ -208,6 +211,8 @@ class Engine:
                 self.analysis.stream_up(event)
             case Gap():
                 self.book.gap(event, step.outcome)
+                if event.stream.kind is Kind.TICKERS:
+                    self.activity.lose()
                 self.analysis.gap(event)
                 if event.stream.kind is Kind.CANDLES:
                     self.gap_reasons[event.stream.symbol] = event.reason

@@ -171,7 +171,7 @@ class RuleSet:
     def watch(self, contracts: Iterable[Contract]) -> None:
         """These exist and are not new; their classes decide which rules cover them."""
         contracts = list(contracts)
-        self._classes = {contract.symbol: contract.zones for contract in contracts}
+        self._classes = {contract.symbol: contract.classes for contract in contracts}
         self._of_symbol = {}
         for one in self._shared:
             if isinstance(one.plain, NewListing):
@@ -250,7 +250,7 @@ class RuleSet:
 
     def listed(self, update: ContractUpdate, received_time_ns: int) -> list[Signal]:
         """A contract was listed or changed."""
-        self._classes[update.contract.symbol] = update.contract.zones
+        self._classes[update.contract.symbol] = update.contract.classes
         self._of_symbol.pop(update.contract.symbol, None)
         told: list[Signal] = []
         for one in self._shared:

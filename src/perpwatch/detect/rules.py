@@ -9,7 +9,7 @@
     join = "all"                       # all, any, or "at least 2" of the conditions ...
     within_minutes = 10                # ... within so many minutes; without it, in the same candle
     symbols = ["*_USDT", "!BTC_*"]     # patterns; "!" excludes
-    classes = ["coin"]                 # the exchange's zones
+    classes = ["coin"]                 # coin, stock, index, metal, commodity, fx, other, or the exchange's zones
     timeframes = ["Min1", "Min5"]
     minimum_turnover = 20_000          # quote coin, in the candle
     direction = "up"

@@ -15,6 +15,9 @@ import numpy as np
 CRYPTO = ()
 STOCK = ("mc-trade-zone-tradfi", "mc-trade-zone-Stock")
 METAL = ("mc-trade-zone-tradfi", "mc-trade-zone-metals")
+INDEX = ("mc-trade-zone-tradfi", "mc-trade-zone-stockindex")
+FOREX = ("mc-trade-zone-tradfi", "mc-trade-zone-Forex")
+COMMODITY = ("mc-trade-zone-tradfi", "mc-trade-zone-Commodities")
 
 #: base coin, first price, contract size (0: chosen by price), zones; most traded first.
 _KNOWN: tuple[tuple[str, float, float, tuple[str, ...]], ...] = (
@@ -53,6 +56,9 @@ _KNOWN: tuple[tuple[str, float, float, tuple[str, ...]], ...] = (
     ("1000000BABYDOGE", 0.000912, 10_000.0, ()),
     ("RIF", 0.08054, 10.0, ()),
     ("CLO", 0.2134, 10.0, ("mc-trade-zone-contract-new",)),
+    ("NAS100", 24_812.0, 0.001, INDEX),
+    ("EUR", 1.1623, 10.0, FOREX),
+    ("USOIL", 61.84, 0.1, COMMODITY),
 )
 
 _ONSETS = ("B", "C", "D", "F", "G", "H", "J", "K", "L", "M", "N", "P", "QU", "R", "S", "T", "V", "W", "X", "Z")

@@ -24,6 +24,7 @@ from perpwatch.exchanges.mexc.messages import (
     TickerRow,
 )
 from perpwatch.model import (
+    AssetClass,
     Candle,
     CandleHistory,
     Contract,
@@ -115,6 +116,7 @@ SILVER = Contract(
     price_scale=2,
     opening_time_ms=1766993400000,
     zones=("contract-new", "commodities"),
+    asset_class=AssetClass.COMMODITY,
     display_name="SILVER_USDT PERPETUAL",
 )
 BTC_LISTED = Contract(
@@ -582,6 +584,37 @@ def test_an_opening_time_that_cannot_be_is_unknown() -> None:
 def test_zones_are_lower_case_without_their_prefix() -> None:
     plates = ["mc-trade-zone-Stock", "mc-trade-zone-stockindex", "mc-trade-zone-ETF", "other"]
     assert listed(conceptPlate=plates).zones == ("stock", "stockindex", "etf", "other")
+
+
+@pytest.mark.parametrize(
+    ("plates", "base_coin", "asset_class"),
+    [
+        ([], "BTC", AssetClass.COIN),
+        (["mc-trade-zone-pow"], "BTC", AssetClass.COIN),
+        (["mc-trade-zone-tradfi", "mc-trade-zone-Stock"], "NVIDIA", AssetClass.STOCK),
+        (["mc-trade-zone-ETF"], "QQQ", AssetClass.STOCK),
+        (["mc-trade-zone-Stock", "mc-trade-zone-stockindex"], "NAS100", AssetClass.INDEX),
+        (["mc-trade-zone-metals"], "GOLD", AssetClass.METAL),
+        (["mc-trade-zone-Commodities"], "USOIL", AssetClass.COMMODITY),
+        (["mc-trade-zone-Forex"], "EUR", AssetClass.FX),
+        (["mc-trade-zone-tradfi"], "SKHYNIXSTOCK", AssetClass.STOCK),
+        (["mc-trade-zone-tradfi"], "SOMETHING", AssetClass.OTHER),
+    ],
+)
+def test_the_class_is_told_by_zones_and_not_by_type_or_permission(
+    plates: list[str], base_coin: str, asset_class: AssetClass
+) -> None:
+    # 2 is documented as "suspended", and set on contracts that trade; apiAllowed is about orders.
+    for noise in ({"type": 1, "apiAllowed": True}, {"type": 2, "apiAllowed": False}):
+        assert listed(conceptPlate=plates, baseCoin=base_coin, **noise).asset_class is asset_class
+
+
+@pytest.mark.parametrize(
+    ("base_coin", "multiplier"),
+    [("1000BONK", 1_000), ("1000000MOG", 1_000_000), ("10000SATS", 10_000), ("PEPE", 1), ("1INCH", 1), ("100X", 1)],
+)
+def test_a_number_before_the_name_is_how_many_coins_it_means(base_coin: str, multiplier: int) -> None:
+    assert listed(baseCoin=base_coin).multiplier == multiplier
 
 
 # --- Candles ------------------------------------------------------------------------------------------------------

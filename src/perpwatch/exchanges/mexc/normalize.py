@@ -6,6 +6,7 @@ frame, raised here as :class:`Unreadable` because only the caller has the bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -33,6 +34,7 @@ from perpwatch.exchanges.mexc.messages import (
     PushTicker,
 )
 from perpwatch.model import (
+    AssetClass,
     Candle,
     CandleHistory,
     Contract,
@@ -98,8 +100,42 @@ def fair_price(row: FairPrice) -> ReferencePrice:
     return ReferencePrice(Kind.FAIR_PRICE, row.symbol, row.fair_price, row.timestamp)
 
 
+#: What each zone of the exchange says about a contract. ``apiAllowed`` and ``type`` say nothing: both are set on
+#: contracts that trade like any other.
+_CLASS_OF_ZONE = {
+    "stockindex": AssetClass.INDEX,
+    "stock": AssetClass.STOCK,
+    "etf": AssetClass.STOCK,
+    "metals": AssetClass.METAL,
+    "commodities": AssetClass.COMMODITY,
+    "forex": AssetClass.FX,
+}
+#: The zone of everything that is no coin.
+_OUTSIDE = "tradfi"
+
+
+def asset_class(zones: Sequence[str], base_coin: str) -> AssetClass:
+    """What a contract follows, from its zones; the most telling one counts."""
+    for zone, meaning in _CLASS_OF_ZONE.items():
+        if zone in zones:
+            return meaning
+    if _OUTSIDE in zones:
+        return AssetClass.STOCK if base_coin.endswith("STOCK") else AssetClass.OTHER
+    return AssetClass.COIN
+
+
+def multiplier(base_coin: str) -> int:
+    """How many coins one unit of the name stands for: 1000 in 1000BONK, 1 in 1INCH.
+
+    A name without a number says nothing of its price either: PEPE trades in units of one.
+    """
+    found = re.match(r"10{3,}(?=[A-Z])", base_coin)
+    return int(found[0]) if found else 1
+
+
 def contract(record: ContractRecord) -> Contract:
-    """A contract of the exchange's list. Zones lose their prefix and become lower case: ``stock``, ``layer2``."""
+    """A contract of the exchange's list. Zones lose their prefix and become lower case: ``pow``, ``layer2``."""
+    zones = tuple(zone.removeprefix(ZONE_PREFIX).lower() for zone in record.concept_plate or ())
     opening_ms = record.opening_time or 0
     is_countable = bool(record.base_coin and record.quote_coin and record.settle_coin and record.contract_size)
     return Contract(
@@ -113,8 +149,10 @@ def contract(record: ContractRecord) -> Contract:
         is_trading=record.state == 0 and is_countable,
         is_hidden=bool(record.is_hidden),
         opening_time_ms=opening_ms if EARLIEST_S * 1000 <= opening_ms < LATEST_S * 1000 else 0,
-        zones=tuple(zone.removeprefix(ZONE_PREFIX).lower() for zone in record.concept_plate or ()),
+        zones=zones,
         display_name=record.display_name_en or "",
+        asset_class=asset_class(zones, record.base_coin or ""),
+        multiplier=multiplier(record.base_coin or ""),
     )
 
 
