@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
+from virtual_watch import SEED, START_MS, Found, watch
 
 from perpwatch import sim
-from perpwatch.alert.outcomes import Outcome
-from perpwatch.alert.policy import Alert, MarketAlert, Suppressed
 from perpwatch.app.analysis import Analysis
-from perpwatch.app.bot import Bot, adapter_for, shipped_scorer
-from perpwatch.app.config import load_config
-from perpwatch.app.engine import Engine, Step
-from perpwatch.app.keeper import Keeper
+from perpwatch.app.bot import shipped_scorer
+from perpwatch.app.engine import Engine
 from perpwatch.detect.flow import TradeFlow
 from perpwatch.detect.rule_set import RuleSet
 from perpwatch.detect.rules import DEFAULT_RULES
-from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Batch, Contract, Signal
-from perpwatch.store import Database, Reader, Writer
+from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Signal
+from perpwatch.store import Database, Reader
 
-SEED = 7
-START_MS = sim.DEFAULT_START_MS
 #: Everybody is warm by then: some thirty histories at five requests a second.
 WARM_MS = START_MS + 2 * MINUTE_MS
 RULES = ["default", "build_up", "volume_ratio", "breakout", "plain_pump"]
@@ -38,65 +30,6 @@ ROUGH = sim.Faults(
         sim.FaultEvent(START_MS + 6 * MINUTE_MS, "silence", "kline:BTC_USDT", 90_000),
     ),
 )
-
-
-@dataclass
-class Found:
-    """Everything that a person could be told, in order."""
-
-    signals: list[Signal] = field(default_factory=list)
-    alerts: list[Alert | MarketAlert] = field(default_factory=list)
-    suppressed: list[Suppressed] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def take(self, step: Step) -> None:
-        self.signals += step.signals
-        self.alerts += step.alerts
-        self.suppressed += step.suppressed
-        self.outcomes += step.outcomes
-
-
-@dataclass
-class Live:
-    """A watch in virtual time, what it found, and what it was shown."""
-
-    found: Found = field(default_factory=Found)
-    batches: list[Batch] = field(default_factory=list)
-    contracts: list[Contract] = field(default_factory=list)
-    bot: Bot | None = None
-    keeper: Keeper | None = None
-
-    def take(self, batch: Batch, step: Step) -> None:
-        self.batches.append(batch)
-        self.found.take(step)
-        if self.keeper is not None:
-            self.keeper.note(batch, step)
-
-
-def watch(exchange: sim.SimulatedExchange, minutes: float, settings: dict[str, Any], path: Path | None = None) -> Live:
-    live = Live()
-
-    async def run() -> None:
-        clock = sim.Clock.starting_at(START_MS)
-        network = sim.SimulatedNetwork(exchange, clock, seed=SEED)
-        config = load_config(None, {"rest": {"history_minutes": 240}, **settings})
-        database = Database.open(str(path)) if path is not None else None
-        async with network:
-            adapter, jitter = adapter_for(config), random.Random(SEED).random
-            bot = live.bot = Bot(config, adapter, network.dial, network.get, clock, jitter)
-            bot.on_ready = lambda: live.contracts.extend(one.contract for one in bot.engine.book.series.values())
-            if database is None:
-                bot.on_step = live.take
-                await bot.run(minutes * 60.0)
-                return
-            async with Writer(database, is_inline=True) as writer:
-                live.keeper = Keeper(bot.engine, Reader(database), writer)
-                bot.on_step = live.take
-                await bot.run(minutes * 60.0)
-            database.close()
-
-    sim.run_virtual(run())
-    return live
 
 
 def test_the_batches_of_a_rough_watch_replayed_give_the_same_to_the_last_figure() -> None:
