@@ -32,9 +32,10 @@ from perpwatch.app.chaos_cli import chaos
 from perpwatch.app.config import DEFAULT_FILE, Config, flat, load_config
 from perpwatch.app.db import db_app
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
+from perpwatch.app.export_cli import export_command
 from perpwatch.app.health import watch_over
 from perpwatch.app.kept import kept
-from perpwatch.app.lab_cli import add_lab
+from perpwatch.app.lab_cli import Spread, add_lab
 from perpwatch.app.ledger_cli import ledger, span_ms
 from perpwatch.app.log import set_up_logging
 from perpwatch.app.model_cli import model_app
@@ -460,8 +461,9 @@ add_lab(app)
 app.add_typer(rules_app, name="rules")
 app.add_typer(model_app, name="model")
 app.command()(chaos)
-app.command()(replay)
+app.command(cls=Spread)(replay)
 app.command()(diff)
+app.command("export")(export_command)
 
 
 # --- Printing ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import msgspec
 from perpwatch.app.analysis import Analysis
 from perpwatch.app.bot import shipped_scorer
 from perpwatch.app.engine import Engine, Step, SwapRules, Teach, Watch
+from perpwatch.app.history import HistoryFeed
 from perpwatch.app.recorder import DESK, LEDGER, TEACH, EngineSettings, LedgerPart, found_in
 from perpwatch.detect.rules import Rule
 from perpwatch.errors import ConfigurationError, ProtocolError
@@ -160,9 +161,7 @@ class Replay:
     def _begin(self, began: Began) -> None:
         self._compare_rest()
         self.result.runs += 1
-        settings = _settings(began.settings)
-        analysis = Analysis(settings.rules if self._rules is None else self._rules, shipped_scorer())
-        self.engine = Engine(analysis, settings.timeframes, is_intrabar=settings.is_intrabar)
+        self.engine = engine_of(_settings(began.settings), self._rules)
         if began.is_start:
             return
         self.result.missing.append("the recording begins in the midst of a watch: detectors learn from what follows")
@@ -240,6 +239,44 @@ class Replay:
         self.result.differing += 1
         if len(self.result.differences) < TOLD_DIFFERENCES:
             self.result.differences.append(f"recorded {recorded.decode()}, replayed {replayed.decode()}")
+
+
+class Past:
+    """One pass over candles and trades of the past; the window is as for :class:`Replay`."""
+
+    def __init__(
+        self, feed: HistoryFeed, engine: Engine, *, from_ns: int | None = None, to_ns: int | None = None
+    ) -> None:
+        self.result = Replayed(runs=1)
+        self.on_step: Callable[[Batch, Step], None] = lambda batch, step: None
+        self.engine = engine
+        self._feed = feed
+        self._from_ns = from_ns
+        self._to_ns = to_ns
+
+    def steps(self) -> Iterator[int]:
+        """Replay batch by batch; yields the time that is reached."""
+        self.engine.obey(Watch(self._feed.start_ms, self._feed.contracts))
+        result = self.result
+        for batch in self._feed.batches():
+            now_ns = batch.received_time_ns
+            if self._to_ns is not None and now_ns >= self._to_ns:
+                break
+            step = self.engine.take(batch)
+            result.batches += 1
+            result.events += len(batch.events)
+            result.first_ns, result.last_ns = result.first_ns or now_ns, now_ns
+            if self._from_ns is None or now_ns >= self._from_ns:
+                result.signals += len(step.signals)
+                result.alerts += len(step.alerts)
+                self.on_step(batch, step)
+            yield now_ns
+
+
+def engine_of(settings: EngineSettings, rules: Sequence[Rule] | None = None) -> Engine:
+    """A fresh engine, as recorded, or with other rules."""
+    analysis = Analysis(settings.rules if rules is None else rules, shipped_scorer())
+    return Engine(analysis, settings.timeframes, is_intrabar=settings.is_intrabar)
 
 
 def _settings(body: bytes) -> EngineSettings:

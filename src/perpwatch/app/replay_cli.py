@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from perpwatch.app.config import Config
+from perpwatch.app.config import DEFAULT_FILE, Config, load_config
 from perpwatch.app.differences import (
     ALERTS_NAME,
     SIGNALS_NAME,
@@ -24,16 +25,20 @@ from perpwatch.app.differences import (
     is_signal,
     read_found,
 )
-from perpwatch.app.engine import Step
+from perpwatch.app.engine import Engine, Step
+from perpwatch.app.history import HistoryFeed, read_history, stored_history
+from perpwatch.app.lab_cli import CandlesOption, TradesOption
 from perpwatch.app.lab_files import parse_time_ms
-from perpwatch.app.recorder import found_in
-from perpwatch.app.replay import Replay, Replayed, span_of
+from perpwatch.app.ledger_cli import span_ms
+from perpwatch.app.recorder import EngineSettings, found_in
+from perpwatch.app.replay import Past, Replay, Replayed, engine_of, span_of
 from perpwatch.app.rules_file import RuleSources
 from perpwatch.detect.rules import Rule
 from perpwatch.errors import ConfigurationError
 from perpwatch.exchanges.mexc.codec import decode
 from perpwatch.feed.recording import RecordingFile, file_info, recording_files
 from perpwatch.model import Batch
+from perpwatch.store import Database, Reader
 
 console = Console(stderr=True, highlight=False)
 
@@ -42,13 +47,27 @@ SHOWN = 20
 
 
 def replay(
-    path: Annotated[Path, typer.Argument(help="A recording: its folder, or one of its files.", metavar="FILE|FOLDER")],
+    path: Annotated[
+        Path | None, typer.Argument(help="A recording: its folder, or one of its files.", metavar="FILE|FOLDER")
+    ] = None,
+    candles: CandlesOption = None,
+    trades: TradesOption = None,
+    stored: Annotated[
+        str | None, typer.Option(help="Instead of a recording, the candles of the store since 6h, 2d ago.")
+    ] = None,
     from_: Annotated[
         str | None, typer.Option("--from", help="Tell what is found from then on (ISO or epoch, UTC).", metavar="TIME")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="End there.", metavar="TIME")] = None,
     rules: Annotated[
-        Path | None, typer.Option(help="Rules (TOML) to use instead of those of the recorded watch.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Rules (TOML) instead of those of the recorded watch; on candles and trades, of the settings.",
+            metavar="FILE",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with the settings, for candles and trades.")
     ] = None,
     out: Annotated[
         Path, typer.Option(help=f"Folder for {SIGNALS_NAME} and {ALERTS_NAME}; files of this name are replaced.")
@@ -58,33 +77,72 @@ def replay(
     ] = "max",
     list_: Annotated[bool, typer.Option("--list", help="Only list the files, with times and sizes.")] = False,
 ) -> None:
-    """Run a recording through the engine again, and write what is found.
+    """Run a recording, or candles and trades of the past, through the engine, and write what is found.
 
-    Without other rules it also says whether that is what the recorded watch found; exit code 1 when it is not.
+    Of a recording with its own rules it also says whether that is what the recorded watch found; exit code 1 when not.
     """
+    is_history = bool(candles or trades or stored)
+    if is_history == (path is not None):
+        raise ConfigurationError("replay", path and str(path), "a recording, or --candles, --trades or --stored")
+    from_ns, to_ns, pace = _time_ns("--from", from_), _time_ns("--to", to), _speed(speed)
+    if path is None:
+        settings, file = load_config(config), config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+        with _feed(candles or [], trades or [], stored, settings, file) as feed:
+            past = Past(feed, _engine(settings, rules, is_intrabar=bool(trades)), from_ns=from_ns, to_ns=to_ns)
+            with _Output(out) as output:
+                past.on_step = output.on_step
+                took_s = _run(past.steps(), feed.start_ms * 1_000_000, feed.end_ms * 1_000_000, pace)
+        _tell(past.result, took_s, out)
+        return
     if list_:
         _list(recording_files(path))
         return
-    pace = _speed(speed)
     files = recording_files(path)
-    from_ns, to_ns = _time_ns("--from", from_), _time_ns("--to", to)
     with _Output(out) as output:
         pass_ = Replay(files, decode, output.on_step, from_ns=from_ns, to_ns=to_ns, rules=_rules(rules))
         first_ns, last_ns = span_of(map(RecordingFile, files))
-        last_ns = min(last_ns, to_ns or last_ns)
-        began_s = time.monotonic()
-        with _progress() as bar:
-            task = bar.add_task("replaying", total=max(last_ns - first_ns, 1))
-            shown_s = 0.0
-            for now_ns in pass_.steps():
-                _keep_pace(pace, (now_ns - first_ns) / 1e9, began_s)
-                if time.monotonic() - shown_s > 0.1:
-                    shown_s = time.monotonic()
-                    bar.update(task, completed=now_ns - first_ns)
-            bar.update(task, completed=max(last_ns - first_ns, 1))
-    _tell(pass_.result, time.monotonic() - began_s, out)
+        took_s = _run(pass_.steps(), first_ns, min(last_ns, to_ns or last_ns), pace)
+    _tell(pass_.result, took_s, out)
     if pass_.result.differing:
         raise typer.Exit(1)
+
+
+def _run(steps: Iterator[int], first_ns: int, last_ns: int, pace: float | None) -> float:
+    """Go through everything, with a bar; returns the seconds it took."""
+    began_s, shown_s = time.monotonic(), 0.0
+    with _progress() as bar:
+        task = bar.add_task("replaying", total=max(last_ns - first_ns, 1))
+        for now_ns in steps:
+            _keep_pace(pace, (now_ns - first_ns) / 1e9, began_s)
+            if time.monotonic() - shown_s > 0.1:
+                shown_s = time.monotonic()
+                bar.update(task, completed=now_ns - first_ns)
+        bar.update(task, completed=max(last_ns - first_ns, 1))
+    return time.monotonic() - began_s
+
+
+@contextlib.contextmanager
+def _feed(
+    candles: Sequence[Path], trades: Sequence[Path], stored: str | None, settings: Config, file: Path | None
+) -> Iterator[HistoryFeed]:
+    if stored is None:
+        yield read_history(candles, trades)
+        return
+    if candles or trades:
+        raise ConfigurationError("--stored", stored, "the store alone, or --candles and --trades")
+    now_ms = int(time.time() * 1_000)
+    database = Database.open(settings.store.address(file), migrate=False)
+    try:
+        yield stored_history(Reader(database), now_ms - span_ms(stored), now_ms)
+    finally:
+        database.close()
+
+
+def _engine(config: Config, rules: Path | None, *, is_intrabar: bool) -> Engine:
+    settings = EngineSettings.of(config)
+    # A candle that is only known whole would be judged as running and, a moment later, as closed.
+    settings = msgspec.structs.replace(settings, is_intrabar=is_intrabar and settings.is_intrabar)
+    return engine_of(settings, _rules(rules))
 
 
 def _tell(result: Replayed, took_s: float, out: Path) -> None:
@@ -93,7 +151,8 @@ def _tell(result: Replayed, took_s: float, out: Path) -> None:
     if result.unreadable:
         console.print(f"[yellow]{result.unreadable} frames are no longer understood[/]")
     console.print(
-        f"{_clock(result.first_ns)} to {_clock(result.last_ns)} UTC: {result.frames:,} frames in {took_s:.1f} s, "
+        f"{_clock(result.first_ns)} to {_clock(result.last_ns)} UTC: {result.frames or result.events:,} "
+        f"{'frames' if result.frames else 'events'} in {took_s:.1f} s, "
         f"{result.seconds / max(took_s, 1e-9):,.0f} times as fast as they came",
         soft_wrap=True,
     )

@@ -87,22 +87,30 @@ class Reader:
 
     # --- What was found and told ------------------------------------------------------------------------------------
 
-    def signals(self, since_ms: int, symbol: str | None = None, limit: int = 1_000) -> list[Signal]:
-        """The newest signals that fired at or after an exchange time, oldest first."""
+    def signals(
+        self, since_ms: int, symbol: str | None = None, limit: int = 1_000, until_ms: int | None = None
+    ) -> list[Signal]:
+        """The newest signals that fired at or after an exchange time, and before another, oldest first."""
         signals = schema.signals
         query = select(signals).where(signals.c.event_time_ms >= since_ms)
         if symbol is not None:
             query = query.where(signals.c.symbol == symbol)
+        if until_ms is not None:
+            query = query.where(signals.c.event_time_ms < until_ms)
         query = query.order_by(*(column.desc() for column in signals.primary_key.columns)).limit(limit)
         with self._database.reading() as connection:
             return [_signal(row._mapping) for row in reversed(connection.execute(query).all())]
 
-    def alerts(self, since_ms: int = 0, symbol: str | None = None, limit: int = 1_000) -> list[Alerted]:
-        """The newest alerts decided at or after an exchange time, oldest first."""
+    def alerts(
+        self, since_ms: int = 0, symbol: str | None = None, limit: int = 1_000, until_ms: int | None = None
+    ) -> list[Alerted]:
+        """The newest alerts decided at or after an exchange time, and before another, oldest first."""
         alerts = schema.alerts
         conditions = [alerts.c.time_ms >= since_ms]
         if symbol is not None:
             conditions.append(alerts.c.symbol == symbol)
+        if until_ms is not None:
+            conditions.append(alerts.c.time_ms < until_ms)
         return self._alerts(conditions, limit)
 
     def waiting_alerts(self, limit: int = 1_000) -> list[Alerted]:
@@ -118,10 +126,12 @@ class Reader:
             Alerted(row.key, row.time_ms, row.symbol, bytes(row.body), row.delivered_time_ms) for row in reversed(rows)
         ]
 
-    def outcomes(self, since_ms: int = 0) -> list[AlertOutcome]:
-        """What came of the alerts decided at or after an exchange time, oldest first."""
+    def outcomes(self, since_ms: int = 0, until_ms: int | None = None) -> list[AlertOutcome]:
+        """What came of the alerts decided at or after an exchange time, and before another, oldest first."""
         outcomes = schema.outcomes
         query = select(outcomes).where(outcomes.c.time_ms >= since_ms)
+        if until_ms is not None:
+            query = query.where(outcomes.c.time_ms < until_ms)
         query = query.order_by(outcomes.c.time_ms, outcomes.c.alert_key)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()

@@ -1,0 +1,42 @@
+"""``perpwatch export``: what is kept, as Parquet."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from perpwatch.app.config import DEFAULT_FILE, load_config
+from perpwatch.app.export import What, export
+from perpwatch.app.ledger_cli import span_ms
+from perpwatch.store import Database, Reader
+
+console = Console(stderr=True, highlight=False)
+
+
+def export_command(
+    what: Annotated[What, typer.Argument(help="What of it.")],
+    to_parquet: Annotated[Path, typer.Option(help="Folder; a file for each UTC day is written below it.")],
+    since: Annotated[str, typer.Option(help="How far back: 30m, 6h, 2d; whole days are written.")] = "1d",
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the settings.")] = None,
+) -> None:
+    """Write what is kept as Parquet files, one a day, for DuckDB, Polars and pandas.
+
+    May run while the watch does, as often as one likes: days that are there are replaced.
+    """
+    settings = load_config(config)
+    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    database = Database.open(settings.store.address(file), migrate=False)
+    now_ms = int(time.time() * 1_000)
+    rows = 0
+    try:
+        for one in export(Reader(database), what, now_ms - span_ms(since), now_ms, to_parquet):
+            rows += one.rows
+            print(f"{one.path}  {one.rows} rows")
+    finally:
+        database.close()
+    if not rows:
+        console.print(f"nothing is kept of the last {since}")
