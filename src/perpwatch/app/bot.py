@@ -28,6 +28,7 @@ from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.exchanges.mexc import MexcFutures, corrected_websocket_url
 from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.feed.connection import Clock, Retries, State, SystemClock, dial_with
+from perpwatch.feed.heat import HotSet, heat
 from perpwatch.feed.live import FeedSettings, LiveFeed
 from perpwatch.feed.plan import parse_wish
 from perpwatch.feed.ports import Dial, HttpGet
@@ -59,6 +60,9 @@ MAX_READS_WAITING = 200
 MEASURE_EVERY_S = 300.0
 #: How often announced changes and unknown symbols are looked at.
 LISTINGS_EVERY_S = 5.0
+#: How often the trades subscriptions follow what happens, and over which minutes that is measured.
+HEAT_EVERY_S, HEAT_MINUTES = 60.0, 5
+MINUTES_A_DAY = 1_440
 #: How often files of rules are looked at.
 RULES_EVERY_S = 1.0
 #: Signals, and alerts, that are kept at hand.
@@ -114,6 +118,7 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
         subscriptions_per_connection=websocket.planned_subscriptions_per_connection,
         wishes=[parse_wish(name) for name in websocket.subscription_types],
         use_websocket=websocket.enabled,
+        pins=config.universe.pins,
         explores_capacity=websocket.explore_capacity,
         retries=Retries(first_s=websocket.reconnect_delay, max_attempts=websocket.max_reconnect_attempts),
     )
@@ -175,6 +180,7 @@ class Bot:
         self.on_command: Callable[[Command], None] = lambda command: None  # told what the engine is told, just before
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
         self._symbols = symbols
+        self._hot = HotSet(config.websocket.hot_moves_per_minute)
         self._untaught: dict[str, None] = {}  # symbols whose past new detectors have not seen
         self._changed: dict[str, Contract] = {}  # announced by the exchange, not taken over yet
         self._next_opening_ms: int | None = None  # when trading of a listed contract begins
@@ -215,6 +221,8 @@ class Bot:
                 logger.warning("the exchange does not list %s", ", ".join(unlisted))
             self.on_ready()
             runners = [self._digest(), self._repair(), self._follow_listings(), self._follow_rules(), self._measure()]
+            if "deals" in self.config.websocket.subscription_types:
+                runners.append(self._follow_heat())
             if self.config.rest.audit_share:
                 runners.append(self._audit())
             await _first_of(*runners)
@@ -238,6 +246,8 @@ class Bot:
         for event in step.events:
             if isinstance(event, ContractUpdate):
                 self._changed[event.contract.symbol] = event.contract
+        for signal in step.signals:
+            self._hot.signalled(signal.symbol, signal.event_time_ms)
         if step.signals:
             self.signals.extend(step.signals)
             del self.signals[:-KEPT_FINDINGS]
@@ -404,6 +414,21 @@ class Bot:
                 }
             )
             counted = pushes
+
+    async def _follow_heat(self) -> None:
+        """Have the trades of those symbols subscribed in which most is happening."""
+        while True:
+            await asyncio.sleep(HEAT_EVERY_S)
+            turnover = turnovers(self._contracts.values(), self._rest_tickers)
+            since_ms = self.engine.now_ms - (HEAT_MINUTES + 1) * MINUTE_MS
+            heats: dict[str, float] = {}
+            for symbol, series in self.engine.book.series.items():
+                lately = (
+                    minute.turnover for minute in series.minutes[-HEAT_MINUTES:] if minute.open_time_ms > since_ms
+                )
+                heats[symbol] = heat(sum(lately), turnover.get(symbol, 0.0) * HEAT_MINUTES / MINUTES_A_DAY)
+            places = self.feed.service.trade_places
+            self.feed.follow(self._hot.choose(heats, self.config.universe.pins, places, self.engine.now_ms))
 
     async def _audit(self) -> None:
         """Read closed minutes of one symbol after the other back by REST, for ever, and compare.

@@ -39,7 +39,7 @@ from perpwatch.app.lab_cli import Spread, add_lab
 from perpwatch.app.ledger_cli import ledger, span_ms
 from perpwatch.app.log import set_up_logging
 from perpwatch.app.model_cli import model_app
-from perpwatch.app.planning import made_up_turnover, plan_report, print_plan
+from perpwatch.app.planning import LivePlan, made_up_turnover, plan_report, print_live_plan, print_plan
 from perpwatch.app.recorder import recorder
 from perpwatch.app.replay_cli import diff, replay
 from perpwatch.app.rules_cli import rules_app
@@ -314,10 +314,20 @@ def show_plan(
     count: Annotated[
         int | None, typer.Option(min=1, help="Plan for so many made-up contracts instead of asking the exchange.")
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Ask the running watch what its connections carry, and what it would move."),
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option("--at", help="Where it serves its health; that of the settings by default.")
+    ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Print the subscription plan: which stream goes where, and what is not streamed and why."""
     settings = load_config(config)
+    if live or address is not None:
+        _show_live_plan(address or f"http://{settings.health.host}:{settings.health.port}", format)
+        return
     turnover = made_up_turnover(count) if count is not None else asyncio.run(_ask_turnover(settings))
     report = plan_report(settings, turnover)
     match format:
@@ -329,6 +339,33 @@ def show_plan(
             _print_line(report)
         case Format.CSV:
             _print_rows(report.connections, format)
+
+
+def _show_live_plan(address: str, format: Format) -> None:
+    plan = asyncio.run(_ask_live_plan(address.rstrip("/")))
+    match format:
+        case Format.TABLE:
+            print_live_plan(plan, _stdout())
+        case Format.JSON:
+            _print_json(plan)
+        case Format.JSONL:
+            _print_line(plan)
+        case Format.CSV:
+            _print_rows(plan.connections, format)
+
+
+async def _ask_live_plan(address: str) -> LivePlan:
+    async with http_over_network() as get:
+        try:
+            async with asyncio.timeout(10.0):
+                answer = await get(f"{address}/plan", {})
+            return msgspec.json.decode(answer.body, type=LivePlan)
+        except (ExchangeError, TimeoutError) as error:
+            expected = "the address of a running watch; it says where it serves its health when it starts"
+            raise ConfigurationError("--at", address, expected) from error
+        except msgspec.MsgspecError as error:
+            expected = "the address of a running watch of this version; something else answers there"
+            raise ConfigurationError("--at", address, expected) from error
 
 
 @app.command()

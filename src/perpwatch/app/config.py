@@ -133,6 +133,7 @@ class WebsocketConfig(_Table):
     max_reconnect_attempts: Annotated[int, Field(ge=0)] = 0
     commands_per_second: Annotated[float, Field(gt=0)] = LIMITS.commands_per_second
     dials_per_second: Annotated[float, Field(gt=0)] = LIMITS.dials_per_second
+    hot_moves_per_minute: Annotated[int, Field(ge=1)] = 10  # trades subscriptions that may go to another symbol
     subscription_types: Annotated[list[str], AfterValidator(_check_wishes)] = [
         "ticker",
         "kline_Min1",

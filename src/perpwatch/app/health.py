@@ -35,6 +35,7 @@ from perpwatch.app.deadman import DeadMansSwitch
 from perpwatch.app.engine import Step
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.app.metrics import Metrics, coverage_of
+from perpwatch.app.planning import live_plan
 from perpwatch.errors import ConfigurationError
 from perpwatch.feed.breaker import BreakerState
 from perpwatch.feed.connection import State
@@ -379,7 +380,9 @@ def _request_errors(bot: Bot) -> int:
 
 
 class HealthServer:
-    """``/metrics`` for Prometheus and ``/healthz`` for everybody, on a port. Use as ``async with``.
+    """``/metrics`` for Prometheus, ``/healthz`` for everybody, ``/plan`` for ``perpwatch plan --live``.
+
+    Use as ``async with``.
 
     Args:
         report: the judgement of the moment.
@@ -401,6 +404,7 @@ class HealthServer:
         application = web.Application()
         application.router.add_get("/metrics", self._get_metrics)
         application.router.add_get("/healthz", self._get_health)
+        application.router.add_get("/plan", self._get_plan)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -426,6 +430,10 @@ class HealthServer:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._metrics.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _get_plan(self, _request: web.Request) -> web.Response:
+        body = msgspec.json.format(msgspec.json.encode(live_plan(self._metrics.bot)), indent=2)
+        return web.Response(body=body, content_type="application/json")
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         health = self._report()

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from perpwatch.app.bot import limits_of
+from perpwatch.app.bot import Bot, limits_of
 from perpwatch.app.config import Config
 from perpwatch.feed.plan import Way, parse_wish, plan, serve
 from perpwatch.model import Kind, Stream
@@ -45,6 +45,78 @@ class PlanReport(msgspec.Struct, frozen=True):
     connections: list[PlannedConnection]
     wishes: list[PlannedWish]
     polled: list[str]  # symbols whose candles are read by REST, most traded first
+
+
+class LiveConnection(msgspec.Struct, frozen=True):
+    """What one connection of a running watch carries."""
+
+    id: str
+    state: str
+    streams: int  # confirmed
+    wanted: int
+    rate: float  # messages a second, as measured; as expected where nothing was measured yet
+    lag_ms: float  # mean of its frames above the quickest
+    handicap: float  # how much heavier a load weighs on it than on its peers
+    reconnects: int
+
+
+class LiveMove(msgspec.Struct, frozen=True):
+    """What the next rebalancing would move."""
+
+    stream: str
+    source: str
+    target: str
+    rate: float
+
+
+class LivePlan(msgspec.Struct, frozen=True):
+    connections: list[LiveConnection]
+    moves: list[LiveMove]
+    rebalanced: int  # streams moved since the start
+    polled: list[str]  # symbols whose candles are read by REST
+    hot: list[str]  # symbols whose trades are subscribed, hottest first
+
+
+def live_plan(bot: Bot) -> LivePlan:
+    """What the connections of a running watch carry just now, and what would be moved to balance them."""
+    pool = bot.feed.pool
+    return LivePlan(
+        connections=[
+            LiveConnection(
+                one.source,
+                one.state.value,
+                one.confirmed,
+                one.wanted,
+                round(one.expected_rate, 3),
+                round(one.lag_ms, 1),
+                round(one.handicap, 3),
+                one.reconnects,
+            )
+            for one in pool.status()
+        ],
+        moves=[LiveMove(str(move.stream), move.source, move.target, round(move.rate, 3)) for move in pool.moves()],
+        rebalanced=pool.rebalanced,
+        polled=list(bot.feed.polled),
+        hot=[stream.symbol for stream in bot.feed.service.rates if stream.kind is Kind.TRADES],
+    )
+
+
+def print_live_plan(plan: LivePlan, console: Console) -> None:
+    """The same for people."""
+    table = Table(title="connections", title_justify="left", title_style="bold", box=None)
+    for column in ("connection", "state", "streams", "messages/s", "lag", "handicap", "reconnects"):
+        table.add_column(column, justify="left" if column in ("connection", "state") else "right", header_style="dim")
+    for one in plan.connections:
+        streams = f"{one.streams}/{one.wanted}"
+        lag, handicap = f"{one.lag_ms:.0f} ms", f"{one.handicap:.2f}"
+        table.add_row(one.id, one.state, streams, f"{one.rate:.1f}", lag, handicap, str(one.reconnects))
+    console.print(table)
+    console.print(f"\n{plan.rebalanced} streams were moved so far; rebalancing now would move:", end=" ")
+    moves = [f"{move.stream} ({move.rate:.1f}/s) from {move.source} to {move.target}" for move in plan.moves]
+    console.print("\n  ".join(["", *moves]) if moves else "nothing", soft_wrap=True)
+    for title, symbols in (("Read by REST", plan.polled), ("Trades subscribed", plan.hot)):
+        if symbols:
+            console.print(f"\n{title} ({len(symbols)}): {', '.join(symbols)}", soft_wrap=True)
 
 
 def made_up_turnover(count: int) -> dict[str, float]:

@@ -48,6 +48,7 @@ class FeedSettings:
     wishes: Sequence[Wish]
     use_websocket: bool = True
     retries: Retries = field(default_factory=Retries)
+    pins: Sequence[str] = ()  # symbols that come first in everything that has an order
     explores_capacity: bool = False  # ask connections for more than planned, up to the limit, while symbols are polled
 
 
@@ -106,6 +107,7 @@ class LiveFeed:
         self._contracts: dict[str, Contract] = {}
         self._turnover_24h: dict[str, float] = {}
         self._rank: dict[str, int] = {}
+        self._hot: tuple[str, ...] = ()  # symbols whose trades are wanted most
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- Life -------------------------------------------------------------------------------------------------------
@@ -179,13 +181,14 @@ class LiveFeed:
             self.ladder.forget(symbol)
         self.given_up = {symbol: reason for symbol, reason in self.given_up.items() if symbol in self._contracts}
         self._turnover_24h = {symbol: turnover_24h.get(symbol, 0.0) for symbol in self._contracts}
-        ranked = sorted(self._turnover_24h, key=lambda symbol: (-self._turnover_24h[symbol], symbol))
+        pins = self._settings.pins
+        ranked = sorted(self._turnover_24h, key=lambda one: (one not in pins, -self._turnover_24h[one], one))
         self._rank = {symbol: rank for rank, symbol in enumerate(ranked)}
         self._serve()
 
     def _serve(self) -> None:
         capacity = self.pool.capacity if self._settings.use_websocket else 0
-        self.service = serve(self._turnover_24h, self._settings.wishes, capacity)
+        self.service = serve(self._turnover_24h, self._settings.wishes, capacity, self._settings.pins, self._hot)
         self.pool.is_short = bool(self.service.polled or self.service.untold_trades)
         self.pool.want({stream: self._measured.get(stream, rate) for stream, rate in self.service.rates.items()})
 
@@ -195,6 +198,12 @@ class LiveFeed:
         refused = [stream.symbol for stream in self.pool.refused if stream.kind is Kind.CANDLES]
         return [*self.service.polled, *refused]
 
+    def follow(self, hot: Sequence[str]) -> None:
+        """Subscribe the trades of these symbols before those of others, hottest first."""
+        if tuple(hot) != self._hot:
+            self._hot = tuple(hot)
+            self._serve()
+
     def measured(self, rates: Mapping[str, float]) -> None:
         """Take the candle pushes a second of each symbol as they were counted, and spread the load by them."""
         for symbol, rate in rates.items():
@@ -203,6 +212,7 @@ class LiveFeed:
             self._measured[stream] = before + MEASURED_SHARE * (rate - before)
         self._measured = {stream: rate for stream, rate in self._measured.items() if stream.symbol in self._contracts}
         self._serve()
+        self.pool.handicaps.measure({one.source: one.failures for one in self.pool.status()})
         self.pool.rebalance()
 
     def heal(self, stream: Stream) -> None:
@@ -312,5 +322,6 @@ class LiveFeed:
 
     async def _deliver(self, batch: Batch) -> None:
         if batch.watermark_ms:
-            self.exchange_clock.observe(batch.watermark_ms, self._clock.monotonic())
+            lag_ms = self.exchange_clock.observe(batch.watermark_ms, self._clock.monotonic())
+            self.pool.handicaps.observe(batch.source, lag_ms)
         await self._outbox.put(batch)

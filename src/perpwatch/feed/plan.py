@@ -4,7 +4,7 @@ Two questions are answered here, one after the other.
 
 :func:`serve` turns a wish (symbols x kinds) into streams, in the cheapest honest way: one whole-market ticker for all
 tickers; one Min1 candle stream per symbol, from which all longer timeframes are rolled up; trades for the symbols of
-the highest turnover while the budget lasts. What does not fit is served by REST, and said so.
+the highest turnover, or whatever is hot, while the budget lasts. What does not fit is served by REST, and said so.
 
 :func:`plan` spreads streams over connections. It never moves what can stay, so that a small change of the wish is a
 small change of the wire, and it looks only at its arguments, so that calling it again after its actions were carried
@@ -14,7 +14,7 @@ out gives none.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -84,6 +84,7 @@ class Service(msgspec.Struct, frozen=True):
     ways: dict[str, dict[Way, int]]
     polled: tuple[str, ...]
     untold_trades: tuple[str, ...]  # symbols whose trades were wished for and found no room
+    trade_places: int = 0  # subscriptions that are left for trades
 
 
 def expected_rate(stream: Stream, turnover_24h: float) -> float:
@@ -95,9 +96,20 @@ def expected_rate(stream: Stream, turnover_24h: float) -> float:
     return min(MAX_SYMBOL_RATE, 0.001 + turnover_24h / 86_400 / TURNOVER_PER_MESSAGE)
 
 
-def serve(turnover_24h: Mapping[str, float], wishes: Sequence[Wish], capacity: int) -> Service:
-    """Choose streams that serve ``wishes`` for all symbols of ``turnover_24h`` within ``capacity`` subscriptions."""
-    symbols = sorted(turnover_24h, key=lambda symbol: (-turnover_24h[symbol], symbol))
+def serve(
+    turnover_24h: Mapping[str, float],
+    wishes: Sequence[Wish],
+    capacity: int,
+    pins: Collection[str] = (),
+    hot: Sequence[str] = (),
+) -> Service:
+    """Choose streams that serve ``wishes`` for all symbols of ``turnover_24h`` within ``capacity`` subscriptions.
+
+    Args:
+        pins: symbols that come before those that are traded more.
+        hot: symbols whose trades are wanted most, hottest first; the others follow.
+    """
+    symbols = sorted(turnover_24h, key=lambda symbol: (symbol not in pins, -turnover_24h[symbol], symbol))
     count = len(symbols)
     rates: dict[Stream, float] = {}
     ways: dict[str, dict[Way, int]] = {}
@@ -120,10 +132,12 @@ def serve(turnover_24h: Mapping[str, float], wishes: Sequence[Wish], capacity: i
             case Kind.CANDLES:
                 way = Way.STREAMED if wish.timeframe is Timeframe.Min1 else Way.DERIVED
                 ways[wish.name] = _counted(**{way: len(streamed), Way.POLLED: len(polled)})
+    places = max(0, room)
+    by_heat = list(dict.fromkeys([*(symbol for symbol in hot if symbol in turnover_24h), *symbols]))
     trades: list[str] = []
     for wish in wishes:
         if wish.kind is Kind.TRADES:
-            trades = symbols[:room]
+            trades = by_heat[:places]
             for symbol in trades:
                 stream = Stream(Kind.TRADES, symbol)
                 rates[stream] = expected_rate(stream, turnover_24h[symbol])
@@ -132,7 +146,8 @@ def serve(turnover_24h: Mapping[str, float], wishes: Sequence[Wish], capacity: i
     if len(rates) < capacity and symbols:
         rates[Stream(Kind.CONTRACTS)] = CONTRACTS_RATE
     wants_trades = any(wish.kind is Kind.TRADES for wish in wishes)
-    return Service(rates, ways, polled, tuple(symbols[len(trades) :]) if wants_trades else ())
+    untold = tuple(by_heat[len(trades) :]) if wants_trades else ()
+    return Service(rates, ways, polled, untold, places if wants_trades else 0)
 
 
 def _counted(**counts: int) -> dict[Way, int]:

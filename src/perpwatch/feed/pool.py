@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +15,7 @@ from perpwatch.errors import ConnectionFailed
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.feed.budget import Budget
 from perpwatch.feed.connection import Clock, Connection, Retries, Sink, State
+from perpwatch.feed.handicap import Handicaps
 from perpwatch.feed.plan import Action, Connected, plan
 from perpwatch.feed.ports import Dial
 from perpwatch.feed.session import WINDOW
@@ -78,6 +79,17 @@ class ConnectionStatus:
     data_age_s: float | None  # None before the first data of the present socket
     retry_in_s: float | None
     expected_rate: float  # messages a second
+    lag_ms: float  # mean of its frames above the quickest
+    handicap: float  # how much heavier a load weighs on it than on its peers
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A stream that another connection should carry."""
+
+    stream: Stream
+    source: str
+    target: str
+    rate: float  # messages a second
 
 
 class LearnedLimit(msgspec.Struct, frozen=True):
@@ -129,6 +141,7 @@ class Pool:
         self._sink = sink
         self._retries = retries
         self._exchange_now_ms = exchange_now_ms
+        self.handicaps = Handicaps()
         self._dials = Budget(limits.dials_per_second, burst=2.0)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -300,47 +313,55 @@ class Pool:
     # --- Balance ----------------------------------------------------------------------------------------------------
 
     def rebalance(self) -> int:
-        """Move streams from the heaviest connection to the lightest, make before break; returns how many.
+        """Carry out :meth:`moves`, make before break; returns how many. One thing at a time: not while others move."""
+        moves = self.moves()
+        for move in moves:
+            self._begin_move(move.stream, move.source, move.target)
+            self.connections[move.target].subscribe([move.stream])
+        if moves:
+            self.rebalanced += len(moves)
+            logger.info("moving %d streams to lighter connections", len(moves))
+        return len(moves)
 
-        Loads are the sums of the rates that :meth:`want` was told last, so whoever measures them decides. Nothing is
-        moved while other moves are under way.
+    def moves(self) -> list[Move]:
+        """Streams that the heaviest connections should give to the lightest.
+
+        Loads are the sums of the rates that :meth:`want` was told last, so whoever measures them decides; they weigh
+        more on a connection with a handicap.
         """
-        moved = 0
+        moves: list[Move] = []
         if self._moving or len(self.connections) < 2:
-            return moved
-        loads = {
-            source: sum(self.rates.get(stream, 0.0) for stream in connection.wanted)
+            return moves
+        weights = {source: self.handicaps.of(source) for source in self.connections}
+        loads = {source: weight * self._rate_on(source) for source, weight in weights.items()}
+        rooms = {
+            source: self.per_connection - len(connection.wanted)
             for source, connection in self.connections.items()
+            if connection.state is State.OPEN
         }
         mean = sum(loads.values()) / len(loads)
-        while moved < MOVES_AT_ONCE:
+        while len(moves) < MOVES_AT_ONCE:
             heavy = max(loads, key=lambda source: (loads[source], source))
-            light = min(self._with_room() & loads.keys(), key=lambda source: (loads[source], source), default=heavy)
+            with_room = [source for source, room in rooms.items() if room > 0]
+            light = min(with_room, key=lambda source: (loads[source], source), default=heavy)
             excess = loads[heavy] - loads[light]
             if loads[heavy] <= HEAVY * mean or excess <= HEAVY_BY:
                 break
-            stream = self._fitting(self.connections[heavy], excess / 2.0)
+            taken = {move.stream for move in moves}
+            stream = self._fitting(self.connections[heavy], excess / (weights[heavy] + weights[light]), taken)
             if stream is None:
                 break
             rate = self.rates[stream]
-            loads[heavy] -= rate
-            loads[light] += rate
-            self._begin_move(stream, heavy, light)
-            self.connections[light].subscribe([stream])
-            moved += 1
-        if moved:
-            self.rebalanced += moved
-            logger.info("moving %d streams to lighter connections", moved)
-        return moved
+            loads[heavy] -= weights[heavy] * rate
+            loads[light] += weights[light] * rate
+            rooms[light] -= 1
+            moves.append(Move(stream, heavy, light, rate))
+        return moves
 
-    def _with_room(self) -> set[str]:
-        return {
-            source
-            for source, connection in self.connections.items()
-            if connection.state is State.OPEN and len(connection.wanted) < self.per_connection
-        }
+    def _rate_on(self, source: str) -> float:
+        return sum(self.rates.get(stream, 0.0) for stream in self.connections[source].wanted)
 
-    def _fitting(self, connection: Connection, rate: float) -> Stream | None:
+    def _fitting(self, connection: Connection, rate: float, taken: Collection[Stream]) -> Stream | None:
         """The confirmed stream whose rate comes closest to what is too much, without exceeding it."""
         session = connection.session
         if session is None:
@@ -348,7 +369,7 @@ class Pool:
         fitting = [
             stream
             for stream in session.confirmed
-            if stream not in self._moving and 0.0 < self.rates.get(stream, 0.0) <= rate
+            if stream not in self._moving and stream not in taken and 0.0 < self.rates.get(stream, 0.0) <= rate
         ]
         return max(fitting, key=lambda stream: (self.rates[stream], stream), default=None)
 
@@ -569,7 +590,9 @@ class Pool:
             last_error=str(connection.last_error) if connection.last_error is not None else None,
             data_age_s=now_s - last_data_s if last_data_s else None,
             retry_in_s=max(0.0, connection.retry_at_s - now_s) if connection.retry_at_s is not None else None,
-            expected_rate=sum(self.rates.get(stream, 0.0) for stream in connection.wanted),
+            expected_rate=self._rate_on(connection.source),
+            lag_ms=self.handicaps.lag_ms(connection.source),
+            handicap=self.handicaps.of(connection.source),
         )
 
 
