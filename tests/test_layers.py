@@ -25,7 +25,7 @@ ONLY_IN = {
     "aiohttp": ("feed/rest.py", "sim/server.py", "app/"),
     **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
 }
-PURE = ("exchanges/", "feed/session.py", "feed/plan.py", "market/", "detect/", "alert/policy.py")
+PURE = ("exchanges/", "feed/session.py", "feed/plan.py", "feed/sweep.py", "market/", "detect/", "alert/policy.py")
 IMPURE = {"asyncio", "time", "random"}
 
 

@@ -17,11 +17,16 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from perpwatch.app.bot import Bot, adapter_for, universe_filter
 from perpwatch.app.config import Config, WebsocketConfig, load_config
 from perpwatch.app.engine import Step
+from perpwatch.app.freshness import freshness_of, served_by_rest
 from perpwatch.app.messages import Dispatcher, Handler, Message, messages_of
+from perpwatch.app.metrics import coverage_of
 from perpwatch.feed.connection import State, SystemClock, dial_with
+from perpwatch.feed.plan import Mode
 from perpwatch.feed.pool import ConnectionStatus
 from perpwatch.feed.rest import Priority, RestClient, http_over_network
 from perpwatch.market.universe import choose
@@ -201,12 +206,17 @@ class MexcWebSocketClient:
         """Whether all is well, and what is not."""
         metrics = self.get_connection_metrics()
         unhealthy = [source for source, one in metrics.items() if not one.is_healthy]
+        coverage = self._bot.engine.coverage() if self._bot is not None else 0.0
+        if self._bot is not None and self.config.mode is Mode.REST:
+            served = coverage_of(self._bot)
+            coverage = served.covered / served.watched if served.watched else 0.0
+        sees = coverage > 0.0 if self.config.mode is Mode.REST else bool(metrics)
         return {
-            "all_healthy": bool(metrics) and not unhealthy,
+            "all_healthy": sees and not unhealthy,
             "healthy_connections": len(metrics) - len(unhealthy),
             "total_connections": len(metrics),
             "unhealthy": unhealthy,
-            "coverage": self._bot.engine.coverage() if self._bot is not None else 0.0,
+            "coverage": coverage,
         }
 
     async def restart_unhealthy_connections(self) -> list[str]:
@@ -233,6 +243,8 @@ class MexcWebSocketClient:
             "handled_messages": self._dispatcher.delivered,
             "handler_errors": self._dispatcher.errors,
             "conflated_messages": self._dispatcher.conflated,
+            "read_by_rest": served_by_rest(self._bot) if self._bot is not None else {},
+            "freshness": msgspec.to_builtins(freshness_of(self._bot)) if self._bot is not None else {},
         }
 
 

@@ -372,12 +372,16 @@ class CandleHistory(msgspec.Struct, frozen=True, gc=False):
 
     ``complete_from_ms`` (inclusive) to ``complete_to_ms`` (exclusive) is the window the answer speaks for: a minute
     inside it without a row had no trade.
+
+    ``is_inferred`` when it was not read: an earlier answer, with the word of the whole-market ticker that nothing was
+    traded since.
     """
 
     symbol: str
     candles: Sequence[Candle]
     complete_from_ms: int
     complete_to_ms: int
+    is_inferred: bool = False
 
 
 Event = (

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from perpwatch.app.bot import AsyncMexcAnalysisBot
 from perpwatch.app.config import Config, load_config
 from perpwatch.client import WEBSOCKET_CONFIG
 from perpwatch.errors import ConfigurationError
+from perpwatch.feed.plan import Mode
 from perpwatch.model import Timeframe
 
 
@@ -38,7 +40,7 @@ def refusal(toml: str = "") -> ConfigurationError:
     [
         ("timeframe = 1", "timeframe", 1, "did you mean timeframes?"),
         ("[websocket]\nbase_ur = 'x'", "websocket.base_ur", "x", "did you mean base_url?"),
-        ("[rules]\nx = 1", "rules", {"x": 1}, "there are: exchange, timeframes"),
+        ("[rules]\nx = 1", "rules", {"x": 1}, "there are: exchange, mode, timeframes"),
         ("websocket = 3", "websocket", 3, "should be a table of: enabled, base_url"),
         ("[detection]\nthresholds = 3", "detection.thresholds", 3, "should be a table of: Min1, Min5"),
         ("[websocket]\nmax_connections = 'many'", "websocket.max_connections", "many", "integer"),
@@ -77,6 +79,7 @@ def refusal(toml: str = "") -> ConfigurationError:
         ("[rest]\nbase_url = 'ftp://a'", "rest.base_url", "ftp://a", "https://host"),
         ("[network]\nproxy = 'localhost'", "network.proxy", "localhost", "socks5://host"),
         ("exchange = 'binance'", "exchange", "binance", "'mexc'"),
+        ("mode = 'both'", "mode", "both", "choose from websocket, rest, dual"),
         ("[logging]\nlevel = 'loud'", "logging.level", "loud", "'debug', 'info'"),
         ("[logging]\nformat = 'xml'", "logging.format", "xml", "'json'"),
     ],
@@ -89,6 +92,28 @@ def test_a_wrong_setting_is_refused_with_key_value_and_what_would_be_right(
     assert right in error.expected
     assert key in str(error)
     assert repr(value) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("toml", "right"),
+    [
+        ("mode = 'rest'\n[websocket]\nenabled = true", 'say mode = "dual" or "websocket"'),
+        ("mode = 'dual'\n[websocket]\nenabled = false", 'say mode = "rest"'),
+        ("[websocket]\nenabled = false", 'enabled = false contradicts mode = "dual"'),
+        ("mode = 'rest'\n[websocket]\nsubscription_types = ['deals']", "deals come by sockets alone"),
+    ],
+)
+def test_settings_that_contradict_the_mode_are_refused(toml: str, right: str) -> None:
+    error = refusal(toml)
+    assert error.key == "websocket"
+    assert right in error.expected
+
+
+def test_the_brief_may_ask_for_sockets_or_not() -> None:
+    assert AsyncMexcAnalysisBot(enable_websocket=True).config.mode is Mode.DUAL
+    assert AsyncMexcAnalysisBot(enable_websocket=False).config.mode is Mode.REST
+    with pytest.raises(ConfigurationError, match="contradicts"):
+        AsyncMexcAnalysisBot(enable_websocket=True, config=Config(mode=Mode.REST))
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_refused() -> None:

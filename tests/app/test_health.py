@@ -238,7 +238,7 @@ def test_a_watch_by_rest_alone_is_well() -> None:
         await asyncio.sleep(290)
         health.append(monitor.report())
 
-    settings = {"rest": {"history_minutes": 120}, "websocket": {"enabled": False}}
+    settings = {"rest": {"history_minutes": 120}, "mode": "rest"}
     assert run_watched(5, settings=settings, contracts=12, visitor=visit) == []
     assert (health[0].status, health[0].can_see) == (Status.OK, True)
     assert health[0].connections.wanted == 0

@@ -70,7 +70,7 @@ def test_connections_carry_about_the_same_number_of_messages() -> None:
 
 
 def test_without_sockets_everything_is_polled() -> None:
-    planned = report(100, enabled=False)
+    planned = plan_report(Config().with_overrides({"mode": "rest"}), made_up_turnover(100))
     assert planned.connections == []
     assert len(planned.polled) == 100
     assert wish(planned, "kline_Min1").polled == 100

@@ -16,7 +16,7 @@ from perpwatch.exchanges.mexc import MexcFutures
 from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.feed.connection import Retries
 from perpwatch.feed.live import FeedSettings, LiveFeed
-from perpwatch.feed.plan import parse_wish
+from perpwatch.feed.plan import Mode, parse_wish
 from perpwatch.feed.rest import Priority
 from perpwatch.market.universe import turnovers
 from perpwatch.model import MINUTE_MS, Batch, CandleHistory, CandleUpdate, Contract, Kind, Stream, StreamUp, Tickers
@@ -25,7 +25,7 @@ START_MS = sim.DEFAULT_START_MS
 
 
 class Scene:
-    def __init__(self, faults: dict[str, Any], per_connection: int, retries: Retries, *, use_websocket: bool) -> None:
+    def __init__(self, faults: dict[str, Any], per_connection: int, retries: Retries, mode: Mode) -> None:
         self.exchange = sim.build(3, 30, faults=sim.Faults(**faults))
         self.clock = sim.Clock.starting_at(START_MS)
         self.network = sim.SimulatedNetwork(self.exchange, self.clock, seed=3)
@@ -38,7 +38,7 @@ class Scene:
                 limits,
                 per_connection,
                 [parse_wish("ticker"), parse_wish("kline_Min1")],
-                use_websocket,
+                mode,
                 retries,
             ),
             self.network.dial,
@@ -52,6 +52,10 @@ class Scene:
     async def watch_all(self) -> None:
         self.contracts, tickers = await self.feed.load_market()
         self.feed.watch(self.contracts, turnovers(self.contracts, tickers))
+
+    def read_history(self, contracts: Sequence[Contract]) -> None:
+        for contract in contracts:
+            self.feed.read(contract.symbol, START_MS - 60 * MINUTE_MS, START_MS, Priority.HISTORY)
 
     async def listen(self, seconds: float) -> None:
         try:
@@ -71,10 +75,10 @@ def play(
     faults: dict[str, Any] | None = None,
     per_connection: int = 95,
     retries: Retries | None = None,
-    use_websocket: bool = True,
+    mode: Mode = Mode.DUAL,
 ) -> None:
     async def main() -> None:
-        scene = Scene(faults or {}, per_connection, retries or Retries(), use_websocket=use_websocket)
+        scene = Scene(faults or {}, per_connection, retries or Retries(), mode)
         async with scene.network:
             async with scene.feed:
                 await story(scene)
@@ -94,9 +98,9 @@ def test_sockets_and_history_come_out_of_one_iterator() -> None:
         assert len(scene.heard(StreamUp)) == 32
         assert scene.heard(CandleUpdate) != []
         assert scene.heard(Tickers) != []
-        assert [(one.symbol, one.complete_from_ms, one.complete_to_ms) for one in scene.heard(CandleHistory)] == [
-            (symbol, START_MS - 20 * MINUTE_MS, START_MS)
-        ]
+        histories = scene.heard(CandleHistory)
+        assert [(one.symbol, one.complete_from_ms) for one in histories] == [(symbol, START_MS - 20 * MINUTE_MS)]
+        assert START_MS <= histories[0].complete_to_ms <= scene.feed.now_ms()
         assert abs(scene.feed.now_ms() - scene.exchange.now_ms) < 200
         assert scene.feed.reads_waiting == 0
 
@@ -106,6 +110,9 @@ def test_sockets_and_history_come_out_of_one_iterator() -> None:
 def test_what_has_no_room_on_the_sockets_is_polled() -> None:
     async def story(scene: Scene) -> None:
         await scene.watch_all()
+        scene.read_history(scene.contracts)
+        await scene.listen(30)
+        scene.batches.clear()
         await scene.listen(60)
         polled = {history.symbol for history in scene.heard(CandleHistory)}
         assert len(polled) == 11
@@ -117,11 +124,14 @@ def test_what_has_no_room_on_the_sockets_is_polled() -> None:
 def test_without_sockets_everything_is_polled() -> None:
     async def story(scene: Scene) -> None:
         await scene.watch_all()
+        scene.read_history(scene.contracts)
         await scene.listen(30)
+        scene.batches.clear()
+        await scene.listen(90)
         assert {batch.source for batch in scene.batches} == {"rest"}
         assert {history.symbol for history in scene.heard(CandleHistory)} == {one.symbol for one in scene.contracts}
 
-    play(story, use_websocket=False)
+    play(story, mode=Mode.REST)
 
 
 def test_a_symbol_whose_stream_is_refused_is_polled() -> None:
@@ -129,6 +139,7 @@ def test_a_symbol_whose_stream_is_refused_is_polled() -> None:
         await scene.watch_all()
         ghost = replace(scene.contracts[0], symbol="GHOST_USDT")
         scene.feed.watch([*scene.contracts, ghost], {})
+        scene.read_history([ghost])
         await scene.listen(30)
         assert scene.feed.polled == ["GHOST_USDT"]
         assert "GHOST_USDT" in scene.feed.given_up  # REST does not have it either

@@ -19,6 +19,7 @@ from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.analysis import Analysis
 from perpwatch.app.config import Config, load_config
 from perpwatch.app.engine import Command, Engine, Step, SwapRules, Teach, Watch
+from perpwatch.app.freshness import status_text
 from perpwatch.app.messages import Dispatcher, Message, messages_of
 from perpwatch.app.rules_file import RuleSources
 from perpwatch.detect.rules import Rule
@@ -30,7 +31,7 @@ from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.feed.connection import Clock, Retries, State, SystemClock, dial_with
 from perpwatch.feed.heat import HotSet, heat
 from perpwatch.feed.live import FeedSettings, LiveFeed
-from perpwatch.feed.plan import parse_wish
+from perpwatch.feed.plan import Mode, parse_wish
 from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, http_over_network
 from perpwatch.market.repair import REST_SETTLE_MS
@@ -117,7 +118,7 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
         limits=adapter.limits,
         subscriptions_per_connection=websocket.planned_subscriptions_per_connection,
         wishes=[parse_wish(name) for name in websocket.subscription_types],
-        use_websocket=websocket.enabled,
+        mode=config.mode,
         pins=config.universe.pins,
         explores_capacity=websocket.explore_capacity,
         retries=Retries(first_s=websocket.reconnect_delay, max_attempts=websocket.max_reconnect_attempts),
@@ -223,7 +224,7 @@ class Bot:
             runners = [self._digest(), self._repair(), self._follow_listings(), self._follow_rules(), self._measure()]
             if "deals" in self.config.websocket.subscription_types:
                 runners.append(self._follow_heat())
-            if self.config.rest.audit_share:
+            if self.config.mode is Mode.DUAL and self.config.rest.audit_share:
                 runners.append(self._audit())
             await _first_of(*runners)
 
@@ -388,7 +389,7 @@ class Bot:
                 next_look_s = self.clock.monotonic() + LOOK_AGAIN_S
                 self._look_again()
             if self.feed.reads_waiting < MAX_READS_WAITING:
-                for span in self.engine.due_repairs(self._rank):
+                for span in self.engine.due_repairs(self._rank, self.feed.is_swept):
                     self.feed.read(span.symbol, span.start_ms, span.end_ms, Priority.REPAIR)
 
     def _look_again(self) -> None:
@@ -441,8 +442,8 @@ class Bot:
             for symbol in self.watched:
                 await asyncio.sleep(1.0 / (share * self.config.rest.requests_per_second))
                 series = self.engine.book.series.get(symbol)
-                if self.feed.reads_waiting or series is None or not series.minutes:
-                    continue  # history and repairs come first
+                if self.feed.reads_waiting or series is None or not series.minutes or symbol in self.feed.sweep:
+                    continue  # history, repairs and what has no stream come first
                 kept_ms = series.minutes[0].open_time_ms
                 start_ms = max(audited_ms.get(symbol, 0), series.watched_since_ms, kept_ms)
                 end_ms = self.feed.now_ms() - REST_SETTLE_MS
@@ -465,7 +466,7 @@ class Bot:
         return (
             f"watching {progress.watched} contracts: {sum(one.state is State.OPEN for one in status)}/{len(status)} "
             f"connections, {self.engine.coverage():.1%} of the candle streams up, {progress.warm} warm, "
-            f"{self.engine.book.counters.pushes} candle pushes, {self.engine.signals} signals, "
+            f"{status_text(self)}, {self.engine.book.counters.pushes} candle pushes, {self.engine.signals} signals, "
             f"{self.engine.alerts} alerts, "
             f"{len(self.engine.repairs)} symbols with minutes to read back"
         )
@@ -520,7 +521,7 @@ class AsyncMexcAnalysisBot:
     Args:
         timeframes: candles to analyse, for example ``["Min1", "Min5"]``.
         analysis_interval: seconds between status lines in the log.
-        enable_websocket: False reads everything by REST.
+        enable_websocket: False reads everything by REST (``mode = "rest"``); True is refused with that mode.
         config: settings to start from instead of the file and the environment.
     """
 
@@ -537,7 +538,10 @@ class AsyncMexcAnalysisBot:
         if analysis_interval is not None:
             overrides["analysis_interval"] = analysis_interval
         if enable_websocket is not None:
+            # True asks for sockets in whatever mode is configured, and is refused where that is REST alone.
             overrides["websocket"] = {"enabled": enable_websocket}
+            if not enable_websocket:
+                overrides["mode"] = Mode.REST
         self.config = load_config(None, overrides) if config is None else config.with_overrides(overrides)
         self.bot: Bot | None = None
         self._stopped = False

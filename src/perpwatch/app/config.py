@@ -42,7 +42,7 @@ from perpwatch.detect.volume_ratio import DEFAULT_MINIMUM_TURNOVER, DEFAULT_THRE
 from perpwatch.errors import ConfigurationError
 from perpwatch.exchanges.mexc import REST_URL, WEBSOCKET_URL
 from perpwatch.exchanges.mexc.limits import LIMITS
-from perpwatch.feed.plan import WISH_NAMES, parse_wish
+from perpwatch.feed.plan import WISH_NAMES, Mode, parse_wish
 from perpwatch.model import ANALYSED_TIMEFRAMES, AssetClass, Timeframe
 
 DEFAULT_FILE = Path("perpwatch.toml")
@@ -121,7 +121,7 @@ class _Table(_NumbersAreNumbers):
 class WebsocketConfig(_Table):
     """The sockets. These are the keys of the brief's ``WEBSOCKET_CONFIG``."""
 
-    enabled: bool = True
+    enabled: bool | None = None  # None follows the mode; a word against the mode is refused
     base_url: Annotated[str, _is_url("ws", "wss")] = WEBSOCKET_URL
     max_connections: Annotated[int, Field(ge=1)] = LIMITS.max_connections
     max_subscriptions_per_connection: Annotated[int, Field(ge=1)] = LIMITS.max_subscriptions_per_connection
@@ -245,6 +245,7 @@ class Config(BaseSettings, _NumbersAreNumbers):
     )
 
     exchange: Literal["mexc"] = "mexc"
+    mode: Mode = Mode.DUAL
     timeframes: Annotated[list[AnalysedTimeframe], AfterValidator(_check_timeframes)] = list(ANALYSED_TIMEFRAMES)
     analysis_interval: Annotated[float, Field(ge=1)] = 60.0  # seconds between status lines
     websocket: WebsocketConfig = WebsocketConfig()
@@ -256,6 +257,27 @@ class Config(BaseSettings, _NumbersAreNumbers):
     recording: RecordingConfig = RecordingConfig()
     health: HealthConfig = HealthConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _is_a_mode(cls, value: object) -> object:
+        if value not in list(Mode):
+            raise ValueError(f"choose from {', '.join(Mode)}")
+        return value
+
+    @field_validator("websocket", mode="after")
+    @classmethod
+    def _agrees_with_the_mode(cls, websocket: WebsocketConfig, info: ValidationInfo) -> WebsocketConfig:
+        mode = info.data.get("mode")
+        if mode is None:
+            return websocket  # it is wrong itself
+        if websocket.enabled is not None and websocket.enabled is not (mode is not Mode.REST):
+            word = str(websocket.enabled).lower()
+            right = f'mode = "{Mode.REST}"' if mode is not Mode.REST else f'mode = "{Mode.DUAL}" or "{Mode.WEBSOCKET}"'
+            raise ValueError(f'enabled = {word} contradicts mode = "{mode}"; leave it out, or say {right}')
+        if mode is Mode.REST and set(websocket.subscription_types) == {"deals"}:
+            raise ValueError(f'deals come by sockets alone, which mode = "{mode}" does not use; add ticker or candles')
+        return websocket
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Config:
         """The same settings with some replaced, checked as at start; tables are merged.

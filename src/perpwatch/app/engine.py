@@ -201,8 +201,10 @@ class Engine:
             case Tickers():
                 for ticker in event.tickers:
                     self.tickers[ticker.symbol] = ticker
-                if len(event.tickers) > 1 or batch.source != "rest":
+                if batch.source != "rest":
+                    # What REST shows trails the stream: beside it, its rows would look like trades that nobody pushed.
                     self.book.hear(event, step.outcome)
+                if len(event.tickers) > 1 or batch.source != "rest":
                     self.activity.hear(event)
                 self.analysis.hear(event, batch.received_time_ns, step)
             case StreamUp():
@@ -328,9 +330,9 @@ class Engine:
 
     # --- What should be read back -----------------------------------------------------------------------------------
 
-    def due_repairs(self, rank: dict[str, int]) -> list[Span]:
-        """Missing minutes that are ready to be read back, most urgent first."""
-        return self.repairs.due(self.now_ms, lambda symbol: rank.get(symbol, len(rank)))
+    def due_repairs(self, rank: dict[str, int], is_coming: Callable[[str, int], bool] | None = None) -> list[Span]:
+        """Missing minutes that are ready to be read back, most urgent first; see :meth:`RepairQueue.due`."""
+        return self.repairs.due(self.now_ms, lambda symbol: rank.get(symbol, len(rank)), is_coming)
 
     def coverage(self) -> float:
         """Share of the watched symbols whose candle stream is up; 0 when none is watched."""

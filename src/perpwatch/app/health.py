@@ -136,7 +136,7 @@ def judge(snapshot: Snapshot, thresholds: Thresholds, open_alerts: Mapping[Troub
     is_down = Trouble.UNREACHABLE in found or (bool(blindness) and not is_starting)
     notes = [limit.text] if limit is not None else []
     if one.contracts_polled:
-        notes.append(f"{one.contracts_polled} contracts are read by REST, for want of room on the sockets")
+        notes.append(f"{one.contracts_polled} contracts are read by REST")
     if one.streams_refused:
         notes.append(f"{one.streams_refused} streams are not given by the exchange")
     return Health(

@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from perpwatch.alert.operational import OperationalAlert, Phase, Trouble
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
+from perpwatch.app.freshness import freshness_of
 from perpwatch.app.messages import Dispatcher
 from perpwatch.errors import ConnectionFailed, ConnectionLost, ExchangeError, StaleConnection
 from perpwatch.feed.breaker import BreakerState
@@ -251,6 +252,7 @@ class _BotCollector(Collector):
         yield from self._contracts()
         yield from self._connections()
         yield from self._candles()
+        yield from self._freshness()
         yield from self._rest()
         yield from self._times()
         yield from self._told()
@@ -331,6 +333,22 @@ class _BotCollector(Collector):
             for trust, count in engine.ledger.counts(symbols, start_ms, end_ms).items():
                 totals[trust] += count
         return totals
+
+    def _freshness(self) -> Iterator[Metric]:
+        bot = self._metrics.bot
+        fresh = freshness_of(bot)
+        values = {}
+        for group, ages in (("all", fresh.all), ("active", fresh.active), ("hot", fresh.hot)):
+            for statistic, age_s in (("median", ages.median_s), ("p95", ages.p95_s), ("worst", ages.worst_s)):
+                values[group, statistic] = age_s
+        yield _gauge("contract_data_age_seconds", "Age of what is known of a contract.", ("group", "statistic"), values)
+        feed = bot.feed
+        by_rest = {
+            "taken_over": len(feed.taken_over),
+            "no_room": len(feed.service.polled),
+            "refused": len(feed.polled) - len(feed.taken_over) - len(feed.service.polled),
+        }
+        yield _gauge("contracts_by_rest", "Contracts that REST reads.", ("reason",), _by_name(by_rest))
 
     def _rest(self) -> Iterator[Metric]:
         feed = self._metrics.bot.feed

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from perpwatch.app.bot import Bot, limits_of
 from perpwatch.app.config import Config
-from perpwatch.feed.plan import Way, parse_wish, plan, serve
+from perpwatch.feed.plan import Mode, Way, parse_wish, plan, serve
 from perpwatch.model import Kind, Stream
 
 #: Turnover of the most traded contract in quote coin a day, and how it falls off with the rank (a power law). Chosen to
@@ -128,7 +128,7 @@ def plan_report(config: Config, turnover_24h: Mapping[str, float]) -> PlanReport
     """What would be subscribed where, for symbols with this turnover."""
     limits = limits_of(config)
     per_connection = min(config.websocket.planned_subscriptions_per_connection, limits.max_subscriptions_per_connection)
-    capacity = limits.max_connections * per_connection if config.websocket.enabled else 0
+    capacity = limits.max_connections * per_connection if config.mode is not Mode.REST else 0
     service = serve(turnover_24h, [parse_wish(name) for name in config.websocket.subscription_types], capacity)
     actions = plan(service.rates, [], max_connections=limits.max_connections, per_connection=per_connection)
     return PlanReport(

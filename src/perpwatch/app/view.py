@@ -24,6 +24,7 @@ from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config
 from perpwatch.app.engine import Step
+from perpwatch.app.freshness import ages_text, freshness_of, served_by_rest
 from perpwatch.app.log import set_up_logging
 from perpwatch.feed.connection import State
 from perpwatch.feed.pool import ConnectionStatus
@@ -40,7 +41,7 @@ NARROW = 110
 #: Contracts named in an alert about the whole market.
 MARKET_NAMES = 5
 #: Lines of the picture that are not rows: borders, titles and the header.
-FRAME_LINES = 14
+FRAME_LINES = 15
 
 _STATE_STYLE = {State.OPEN: "green", State.DIALLING: "yellow", State.WAITING: "yellow", State.CLOSED: "red"}
 _LEVEL_STYLE = {Level.NOTICE: "", Level.STRONG: "bold yellow", Level.EXTREME: "bold red"}
@@ -156,7 +157,7 @@ def picture(bot: Bot, title: str, width: int = 160, height: int = 50) -> Rendera
     room = height - FRAME_LINES
     if width < NARROW:
         return Group(_header(bot, title, status, is_narrow=True), _alerts(bot.alerts, _rows(room), is_narrow=True))
-    beside = max(len(status) + bool(bot.feed.service.polled), LEAST_ROWS)
+    beside = max(len(status) + len(served_by_rest(bot)), LEAST_ROWS)
     movers = _rows(max(beside, room // 2))
     upper = Table.grid(expand=True, padding=(0, 1))
     upper.add_column(ratio=3)
@@ -173,7 +174,7 @@ def _rows(room: int) -> int:
 def _header(bot: Bot, title: str, status: Sequence[ConnectionStatus], *, is_narrow: bool) -> RenderableType:
     progress, rest = bot.progress, bot.feed.rest
     now = f"{datetime.datetime.fromtimestamp(bot.engine.now_ms / 1_000, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
-    missing = len(bot.engine.repairs)
+    missing, fresh = len(bot.engine.repairs), freshness_of(bot)
     facts: list[tuple[str, RenderableType]] = [
         ("market time", now if bot.engine.now_ms else "not known yet"),
         ("history", _bar(progress.warm, progress.watched)),
@@ -184,6 +185,8 @@ def _header(bot: Bot, title: str, status: Sequence[ConnectionStatus], *, is_narr
             f"{rest.counters.requests} calls, {rest.rate:.1f}/s, {rest.counters.rate_limited} refused as too many",
         ),
         ("to read back", Text(f"{missing} symbols" if missing else "nothing", "yellow" if missing else "green")),
+        ("data age", ages_text(fresh.all) if fresh.all.symbols else "not known yet"),
+        (f"of the {fresh.hot.symbols} most active", ages_text(fresh.hot) if fresh.hot.symbols else "not known yet"),
     ]
     if is_narrow:
         is_open = sum(one.state is State.OPEN for one in status)
@@ -217,9 +220,8 @@ def _connections(bot: Bot, status: Iterable[ConnectionStatus]) -> RenderableType
             "-" if one.data_age_s is None else f"{one.data_age_s:.1f} s",
             _trouble(one),
         )
-    polled = len(bot.feed.service.polled)
-    if polled:
-        table.add_row("rest", Text("polling", "cyan"), f"{polled}", "", "", "", "", "no room on the sockets")
+    for reason, count in served_by_rest(bot).items():
+        table.add_row("rest", Text("reading", "cyan"), f"{count}", "", "", "", "", reason)
     return Panel(table, border_style="dim")
 
 

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from perpwatch.errors import ApiError, ExchangeError, RateLimited, retry_delay
 from perpwatch.exchanges.adapter import Adapter, Limits
-from perpwatch.feed.connection import Clock, Retries
+from perpwatch.feed.connection import Clock, Retries, State
 from perpwatch.feed.exchange_clock import ExchangeClock
 from perpwatch.feed.ladder import Ladder, Step
 from perpwatch.feed.outbox import Outbox
-from perpwatch.feed.plan import Service, Wish, serve
+from perpwatch.feed.plan import Mode, Service, Wish, serve
 from perpwatch.feed.pool import Pool
 from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, RestClient
-from perpwatch.model import MINUTE_MS, Batch, Contract, Kind, Stream, Ticker, Timeframe, stream_of_candles
+from perpwatch.feed.sweep import SETTLE_MS, Row, Sweep
+from perpwatch.model import (
+    MINUTE_MS,
+    Batch,
+    Candle,
+    CandleHistory,
+    Contract,
+    Event,
+    Kind,
+    Stream,
+    Ticker,
+    Tickers,
+    Timeframe,
+    stream_of_candles,
+)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,8 +47,14 @@ READERS = 4
 MAX_READ_TRIES = 6
 #: Share of the latest count in a symbol's measured rate.
 MEASURED_SHARE = 0.3
-#: Minutes that a poll reads: enough to bridge a slow cycle, cheap because one request costs the same for any number.
-POLL_MINUTES = 60
+#: Minutes that are read again before those that are not known: one request costs the same for any number.
+SWEEP_BACK_MS = 5 * MINUTE_MS
+#: Reads of the sweep under way at once, and how long one waits when nothing is to be read.
+SWEEPERS, SWEEP_PAUSE_S = 4, 0.05
+#: The whole-market ticker is read this often, but never takes more than this share of the requests.
+CYCLE_S, CYCLE_SHARE = 6.0, 0.05
+#: How often streams are looked for that are down, and how long one may be down before REST takes its symbol over.
+LOOK_EVERY_S, TAKE_OVER_AFTER_S = 2.0, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +66,14 @@ class FeedSettings:
     limits: Limits
     subscriptions_per_connection: int  # used by the plan; below the limit, to leave room
     wishes: Sequence[Wish]
-    use_websocket: bool = True
+    mode: Mode = Mode.DUAL
     retries: Retries = field(default_factory=Retries)
     pins: Sequence[str] = ()  # symbols that come first in everything that has an order
     explores_capacity: bool = False  # ask connections for more than planned, up to the limit, while symbols are polled
+
+    @property
+    def use_websocket(self) -> bool:
+        return self.mode is not Mode.REST
 
 
 @dataclass(order=True, slots=True)
@@ -62,7 +86,14 @@ class _Read:
     end_ms: int = field(compare=False)
     contract: Contract = field(compare=False)
     tries: int = field(compare=False, default=0)
-    is_poll: bool = field(compare=False, default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The end of an answer: up to when it told everything, and its rows of minutes that had not ended by then."""
+
+    until_ms: int
+    open_rows: tuple[Candle, ...]
 
 
 class LiveFeed:
@@ -94,6 +125,9 @@ class LiveFeed:
         )
         self.pool.on_limit = self._serve
         self.ladder = Ladder()
+        self.sweep = Sweep()
+        self.sweep.pin(settings.pins)
+        self.taken_over: dict[str, int] = {}  # symbols whose stream is down, and up to when it told everything
         self._measured: dict[Stream, float] = {}  # messages a second, of streams that were counted
         self.service = Service({}, {}, (), ())
         self.given_up: dict[str, str] = {}  # symbols whose read failed for good, with the reason
@@ -109,11 +143,14 @@ class LiveFeed:
         self._rank: dict[str, int] = {}
         self._hot: tuple[str, ...] = ()  # symbols whose trades are wanted most
         self._tasks: list[asyncio.Task[None]] = []
+        self._down_since: dict[str, tuple[float, int]] = {}  # candle streams that are down: since when, in both clocks
+        self._tails: dict[str, _Tail] = {}  # of the last answer about each symbol
 
     # --- Life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        runners = [self._read_on() for _ in range(READERS)] + [self._poll_on()]
+        runners = [self._read_on() for _ in range(READERS)] + [self._sweep_on() for _ in range(SWEEPERS)]
+        runners += [self._hear_on(), self._look_on()]
         if self._settings.use_websocket:
             runners.append(self.pool.run())
         self._tasks = [asyncio.create_task(runner) for runner in runners]
@@ -179,6 +216,9 @@ class LiveFeed:
         before, self._contracts = self._contracts, {contract.symbol: contract for contract in contracts}
         for symbol in before.keys() - self._contracts.keys():
             self.ladder.forget(symbol)
+            self._down_since.pop(symbol, None)
+            self.taken_over.pop(symbol, None)
+            self._tails.pop(symbol, None)
         self.given_up = {symbol: reason for symbol, reason in self.given_up.items() if symbol in self._contracts}
         self._turnover_24h = {symbol: turnover_24h.get(symbol, 0.0) for symbol in self._contracts}
         pins = self._settings.pins
@@ -191,12 +231,24 @@ class LiveFeed:
         self.service = serve(self._turnover_24h, self._settings.wishes, capacity, self._settings.pins, self._hot)
         self.pool.is_short = bool(self.service.polled or self.service.untold_trades)
         self.pool.want({stream: self._measured.get(stream, rate) for stream, rate in self.service.rates.items()})
+        self._choose_sweep()
 
     @property
     def polled(self) -> list[str]:
-        """Symbols whose candles REST reads: those without room on the sockets, and those whose stream was refused."""
+        """Symbols whose candles REST reads: no room on the sockets, stream refused, or taken over while it is down."""
         refused = [stream.symbol for stream in self.pool.refused if stream.kind is Kind.CANDLES]
-        return [*self.service.polled, *refused]
+        return list(dict.fromkeys([*self.service.polled, *refused, *self.taken_over]))
+
+    def _choose_sweep(self) -> None:
+        if self.exchange_clock.is_set:
+            # Whoever has no history yet gets it from a read of its own; the sweep goes on from there.
+            tails = self._tails
+            known_ms = {
+                symbol: max(self.taken_over.get(symbol, 0), tails[symbol].until_ms) if symbol in tails else 0
+                for symbol in self.polled
+                if symbol in self._contracts
+            }
+            self.sweep.watch(known_ms, self.now_ms())
 
     def follow(self, hot: Sequence[str]) -> None:
         """Subscribe the trades of these symbols before those of others, hottest first."""
@@ -277,48 +329,150 @@ class LiveFeed:
 
     async def _read_once(self, read: _Read) -> None:
         symbol = read.contract.symbol
-        if not read.is_poll:
-            self._reading.pop(symbol, None)
-        asked_ms = self.now_ms()
-        # Older than this the exchange has nothing, and one answer holds no more.
-        start_ms = max(read.start_ms, read.end_ms - self._settings.limits.max_candles_per_request * MINUTE_MS)
-        request = self._adapter.candles(read.contract, Timeframe.Min1, start_ms, read.end_ms)
+        self._reading.pop(symbol, None)
         try:
-            history = await self.rest.fetch(request, read.priority)
+            await self._fetch(read)
         except ApiError as error:
-            self.given_up[symbol] = str(error)
-            logger.warning("%s: minutes cannot be read: %s", symbol, error)
+            self._give_up(symbol, error)
         except ExchangeError as error:
             await self._read_later(read, error)
-        else:
-            self.given_up.pop(symbol, None)
-            await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, [history]))
+
+    async def _fetch(self, read: _Read) -> None:
+        symbol, asked_ms = read.contract.symbol, self.now_ms()
+        # A history that waited long for its turn tells the minutes of the wait as well.
+        end_ms = max(read.end_ms, asked_ms) if read.priority is Priority.HISTORY else read.end_ms
+        # Older than this the exchange has nothing, and one answer holds no more.
+        start_ms = max(read.start_ms, end_ms - self._settings.limits.max_candles_per_request * MINUTE_MS)
+        request = self._adapter.candles(read.contract, Timeframe.Min1, start_ms, end_ms)
+        history = await self.rest.fetch(request, read.priority)
+        self.given_up.pop(symbol, None)
+        until_ms = min(asked_ms - SETTLE_MS, history.complete_to_ms)
+        is_joined = self.sweep.answered(symbol, history.complete_from_ms, until_ms, asked_ms)
+        if is_joined and (symbol not in self._tails or until_ms > self._tails[symbol].until_ms):
+            open_rows = tuple(candle for candle in history.candles[-2:] if candle.close_time_ms > until_ms)
+            self._tails[symbol] = _Tail(until_ms, open_rows)
+        await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, [history]))
+
+    def _give_up(self, symbol: str, error: ExchangeError) -> None:
+        self.given_up[symbol] = str(error)
+        logger.warning("%s: minutes cannot be read: %s", symbol, error)
 
     async def _read_later(self, read: _Read, error: ExchangeError) -> None:
         read.tries += 1
         if read.tries >= MAX_READ_TRIES:
-            self.given_up[read.contract.symbol] = str(error)
-            logger.warning("%s: minutes cannot be read now: %s", read.contract.symbol, error)
+            self._give_up(read.contract.symbol, error)
             return
         # The client has paused all calls already; waiting here as well would only idle a reader.
         delay_s = 0.0 if isinstance(error, RateLimited) else retry_delay(error, read.tries, self._jitter())
-        if not read.is_poll:
-            self._reading.setdefault(read.contract.symbol, read)
+        self._reading.setdefault(read.contract.symbol, read)
         await asyncio.sleep(delay_s or 0.0)
         self._reads.put_nowait(read)
 
-    async def _poll_on(self) -> None:
-        """Read the symbols that found no room on the sockets, round and round."""
+    # --- The sweep --------------------------------------------------------------------------------------------------
+
+    async def _sweep_on(self) -> None:
+        """Read the symbols that REST serves, whoever needs it most first."""
         while True:
-            await asyncio.sleep(1.0)
-            for symbol in self.polled:
-                contract = self._contracts.get(symbol)
-                if contract is None or not self.exchange_clock.is_set:
-                    continue
-                now_ms = self.now_ms()
-                start_ms = now_ms - now_ms % MINUTE_MS - POLL_MINUTES * MINUTE_MS
-                read = _Read(Priority.POLL, self._rank[symbol], start_ms, now_ms, contract, is_poll=True)
-                await self._read_once(read)
+            # Chosen late: what waits for its turn grows old, and another may need it more by then.
+            symbol = self.sweep.next(self.now_ms()) if self.sweep and not self.rest.waiting else None
+            contract = self._contracts.get(symbol) if symbol is not None else None
+            if symbol is None or contract is None:
+                await asyncio.sleep(SWEEP_PAUSE_S)
+                continue
+            now_ms, known_ms = self.now_ms(), self.sweep.known_ms(symbol)
+            start_ms = known_ms - known_ms % MINUTE_MS - SWEEP_BACK_MS
+            read = _Read(Priority.POLL, self._rank.get(symbol, 0), start_ms, now_ms, contract)
+            try:
+                await self._fetch(read)
+            except ApiError as error:
+                self._give_up(symbol, error)
+                self.sweep.failed(symbol, self.now_ms(), is_final=True)
+            except ExchangeError as error:
+                logger.debug("%s: %s", symbol, error)
+                self.sweep.failed(symbol, self.now_ms())
+
+    async def _hear_on(self) -> None:
+        """Ask the whole-market ticker who has traded; slower when requests are few."""
+        while True:
+            await asyncio.sleep(max(CYCLE_S, 1.0 / (CYCLE_SHARE * self.rest.rate)))
+            if not self.sweep:
+                continue
+            asked_ms = self.now_ms()
+            try:
+                tickers = await self.rest.fetch(self._adapter.tickers(), Priority.CONTROL)
+            except ExchangeError as error:
+                logger.debug("%s", error)
+                continue
+            events: list[Event] = list(self._infer(tickers, asked_ms))
+            if not self._is_confirmed(Stream(Kind.TICKERS)):
+                events.append(Tickers(tickers, asked_ms))
+            if events:
+                await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, events))
+
+    def _infer(self, tickers: Sequence[Ticker], asked_ms: int) -> Iterator[CandleHistory]:
+        """Minutes that have ended without a trade since the last answer: reading them would tell the same again."""
+        rows: dict[str, Row] = {}
+        turnover: dict[str, float] = {}
+        for ticker in tickers:
+            contract = self._contracts.get(ticker.symbol)
+            if contract is not None and ticker.contracts_24h is not None and ticker.amount_24h is not None:
+                rows[ticker.symbol] = Row(ticker.contracts_24h, ticker.amount_24h, ticker.last_price)
+                turnover[ticker.symbol] = contract.turnover(ticker.contracts_24h, ticker.amount_24h)
+        for symbol in self.sweep.hear(rows, turnover, asked_ms, self.now_ms()):
+            known_ms = self.sweep.known_ms(symbol)
+            tail = self._tails.get(symbol)
+            if tail is None:
+                continue
+            first_ms, end_ms = tail.until_ms - tail.until_ms % MINUTE_MS, known_ms - known_ms % MINUTE_MS
+            if end_ms > first_ms:
+                yield CandleHistory(symbol, tail.open_rows, first_ms, end_ms, is_inferred=True)
+                self._tails[symbol] = _Tail(known_ms, ())
+
+    async def _look_on(self) -> None:
+        """Find candle streams that are down, and let REST take over their symbols until they are back."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._settings.mode is Mode.DUAL and self.exchange_clock.is_set:
+                self._take_over()
+            self._choose_sweep()
+
+    def _take_over(self) -> None:
+        confirmed = {
+            stream.symbol
+            for one in self.pool.connections.values()
+            if one.state is State.OPEN and one.session is not None
+            for stream in one.session.confirmed
+            if stream.kind is Kind.CANDLES
+        }
+        wanted = {stream.symbol for stream in self.service.rates if stream.kind is Kind.CANDLES}
+        now_s, now_ms = self._clock.monotonic(), self.now_ms()
+        self._down_since = {
+            symbol: self._down_since.get(symbol, (now_s, now_ms - round(LOOK_EVERY_S * 1_000)))
+            for symbol in wanted - confirmed
+        }
+        before = len(self.taken_over)
+        self.taken_over = {
+            symbol: since_ms
+            for symbol, (since_s, since_ms) in self._down_since.items()
+            if now_s - since_s >= TAKE_OVER_AFTER_S
+        }
+        if len(self.taken_over) != before:
+            logger.info("REST reads %d symbols whose streams are down", len(self.taken_over))
+
+    def _is_confirmed(self, stream: Stream) -> bool:
+        return any(
+            one.state is State.OPEN and one.session is not None and stream in one.session.confirmed
+            for one in self.pool.connections.values()
+        )
+
+    @property
+    def uses_websocket(self) -> bool:
+        return self._settings.use_websocket
+
+    def is_swept(self, symbol: str, start_ms: int) -> bool:
+        """Whether the sweep will read a symbol from this time on by itself."""
+        known_ms = self.sweep.known_ms(symbol)
+        return known_ms > 0 and known_ms - known_ms % MINUTE_MS - SWEEP_BACK_MS <= start_ms
 
     async def _deliver(self, batch: Batch) -> None:
         if batch.watermark_ms:

@@ -33,6 +33,14 @@ TURNOVER_PER_MESSAGE = 2_000.0
 CONSOLIDATE_BELOW = 0.7
 
 
+class Mode(enum.StrEnum):
+    """Which of the two paths to the exchange are used, and for what."""
+
+    WEBSOCKET = "websocket"  # sockets carry; REST reads the past, what was missed, and what has no room on the sockets
+    REST = "rest"  # REST alone
+    DUAL = "dual"  # sockets carry; REST audits with what is left, and takes over what is down
+
+
 class Way(enum.StrEnum):
     """How a wish is served."""
 

@@ -579,7 +579,7 @@ class CandleBook:
         # Minutes without trades and without a price to draw them at are known all the same.
         drawn_from_ms = minutes[0].open_time_ms if minutes else min(history.complete_to_ms, until_ms)
         first_ms = -(-max(history.complete_from_ms, series.watched_since_ms or _DOWN) // MINUTE_MS) * MINUTE_MS
-        if first_ms < drawn_from_ms:
+        if first_ms < drawn_from_ms and not history.is_inferred:
             self._ledger.record_range(history.symbol, first_ms, drawn_from_ms, Trust.VERIFIED)
         repairs = bisect.bisect_left(minutes, series.watched_since_ms or _DOWN, key=_open_time)
         if repairs:
@@ -591,7 +591,10 @@ class CandleBook:
             known = self._find(series, minute.open_time_ms)
             if known is None:
                 if self._ledger.trust(series.contract.symbol, minute.open_time_ms) is Trust.UNKNOWN:
-                    self._add(series, msgspec.structs.replace(minute, trust=trust), outcome)
+                    kept = Trust.QUIET if history.is_inferred and minute.is_synthetic else trust
+                    self._add(series, msgspec.structs.replace(minute, trust=kept), outcome)
+            elif history.is_inferred:
+                continue  # nobody has looked: it confirms and corrects nothing
             elif _agree(known, minute):
                 self._ledger.record(minute.symbol, minute.open_time_ms, Trust.VERIFIED)
             elif minute.contracts > known.contracts or minute.open_time_ms < until_ms - REST_WINS_MS:
@@ -622,6 +625,12 @@ class CandleBook:
         self._ledger.record_range(
             series.contract.symbol, minutes[0].open_time_ms, minutes[-1].close_time_ms, Trust.VERIFIED
         )
+
+    def known_until_ms(self, series: Series) -> int:
+        """Up to when the candles of a symbol are known: what its stream has delivered, else its last closed minute."""
+        if series.is_up:
+            return self._watermarks_ms.get(series.source, series.good_since_ms)
+        return series.minutes[-1].close_time_ms if series.minutes else 0
 
     # --- Running candles --------------------------------------------------------------------------------------------
 

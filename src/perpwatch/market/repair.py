@@ -49,11 +49,17 @@ class RepairQueue:
     def forget(self, symbol: str) -> None:
         self._needs.pop(symbol, None)
 
-    def due(self, now_ms: int, rank: Callable[[str], int]) -> list[Span]:
-        """What to read now, most urgent first. Each is given out again later unless it has become known by then."""
+    def due(
+        self, now_ms: int, rank: Callable[[str], int], is_coming: Callable[[str, int], bool] | None = None
+    ) -> list[Span]:
+        """What to read now, most urgent first. Each is given out again later unless it has become known by then.
+
+        Args:
+            is_coming: whether somebody reads this symbol from this time on anyway; it is left to them.
+        """
         ready: list[Span] = []
         for symbol, need in list(self._needs.items()):
-            if need.due_ms > now_ms:
+            if need.due_ms > now_ms or (is_coming is not None and is_coming(symbol, need.start_ms)):
                 continue
             # What the ledger no longer holds would stay unknown for ever.
             oldest_ms = need.end_ms - self._ledger.minutes * MINUTE_MS

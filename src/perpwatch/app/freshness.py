@@ -1,0 +1,89 @@
+"""How old the data of each symbol is, whichever path it came by, and why some symbols live on REST.
+
+The age of a symbol is the time since the last moment up to which everything about it is known: by a stream, what its
+connection has delivered; by REST, what was read or what the whole-market ticker has proven quiet.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from perpwatch.app.engine import Engine
+from perpwatch.feed.live import LiveFeed
+from perpwatch.feed.sweep import ACTIVE_MS, HOT, Ages, ages_of
+from perpwatch.model import MINUTE_MS
+
+_ACTIVE_MINUTES = ACTIVE_MS // MINUTE_MS
+
+
+class Watch(Protocol):
+    """What is looked at: a bot."""
+
+    engine: Engine
+    feed: LiveFeed
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """Ages of the data of all watched symbols, of those that traded lately, and of the most active of them."""
+
+    all: Ages
+    active: Ages  # traded within the last ten minutes
+    hot: Ages  # the 100 of them with the largest turnover
+
+
+def ages_ms(watch: Watch) -> dict[str, int]:
+    """The age of the data of each watched symbol, in ms; one that nothing is known of is left out."""
+    engine, feed = watch.engine, watch.feed
+    if not feed.exchange_clock.is_set:
+        return {}
+    now_ms = feed.now_ms()
+    by_rest = feed.sweep.ages_ms(now_ms)
+    ages = {}
+    for symbol, series in engine.book.series.items():
+        known_ms = engine.book.known_until_ms(series)
+        if known_ms or symbol in by_rest:
+            by_stream = now_ms - known_ms if known_ms else by_rest[symbol]
+            ages[symbol] = max(0, min(by_stream, by_rest.get(symbol, by_stream)))
+    return ages
+
+
+def freshness_of(watch: Watch) -> Freshness:
+    """The ages at this moment."""
+    ages, series, now_ms = ages_ms(watch), watch.engine.book.series, watch.engine.now_ms
+    turnover: dict[str, float] = {}
+    activity: dict[str, float] = {}
+    for symbol in ages:
+        latest = [one for one in series[symbol].minutes[-_ACTIVE_MINUTES:] if one.close_time_ms > now_ms - ACTIVE_MS]
+        turnover[symbol] = sum(minute.turnover for minute in latest)
+        told = watch.feed.sweep.activity(symbol)
+        activity[symbol] = told if told is not None else turnover[symbol] / ACTIVE_MS * 1_000
+    active = sorted((symbol for symbol in ages if turnover[symbol]), key=lambda symbol: (-activity[symbol], symbol))
+    return Freshness(
+        ages_of(ages.values()),
+        ages_of(ages[symbol] for symbol in active),
+        ages_of(ages[symbol] for symbol in active[:HOT]),
+    )
+
+
+def served_by_rest(watch: Watch) -> dict[str, int]:
+    """How many symbols REST reads, by reason; reasons that do not occur are left out."""
+    feed = watch.feed
+    polled = feed.polled
+    down = sum(symbol in feed.taken_over for symbol in polled)
+    without_room = len(feed.service.polled)
+    why = "no room on the sockets" if feed.uses_websocket else "no sockets are used"
+    counts = {why: without_room, "stream is down": down, "stream is refused": len(polled) - down - without_room}
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def ages_text(ages: Ages) -> str:
+    """Ages in a few words."""
+    return f"{ages.median_s:.0f} s median, {ages.p95_s:.0f} s p95, {ages.worst_s:.0f} s worst"
+
+
+def status_text(watch: Watch) -> str:
+    """Who is read by REST, and how old the data is, as a part of a status line."""
+    by_rest = [f"{count} read by REST ({reason})" for reason, count in served_by_rest(watch).items()]
+    return ", ".join([*by_rest, f"data {ages_text(freshness_of(watch).all)}"])
