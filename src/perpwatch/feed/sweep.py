@@ -189,7 +189,7 @@ class Sweep:
                 continue
             unread = (now_ms - (one.read_ms or one.begun_ms)) / CHECK_MS
             age_ms = now_ms - one.known_ms
-            if age_ms < LEAST_AGE_MS or not (one.may_have_traded or unread >= 1.0):
+            if unread < 1.0 and (age_ms < LEAST_AGE_MS or not one.may_have_traded):
                 continue
             age = max(unread, age_ms / (HOT_AGE_MS if self.is_hot(symbol) else AGE_MS))
             if one.still_since_ms <= now_ms - SETTLE_MS:
