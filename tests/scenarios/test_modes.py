@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from perpwatch.app.bot import Bot, adapter_for
@@ -213,6 +215,12 @@ def test_symbols_without_room_on_the_sockets_are_read_by_rest_and_it_is_said() -
     assert "21 read by REST (no room on the sockets)" in heard.bot.status_line()
 
 
+def test_the_default_pace_is_not_refused() -> None:
+    assert undisturbed("rest").exchange.rest.counters.throttled == 0
+    assert undisturbed("dual").exchange.rest.counters.throttled == 0
+
+
+@pytest.mark.skipif("PERPWATCH_PROOF" not in os.environ, reason="takes a minute; set PERPWATCH_PROOF=1")
 def test_an_hour_at_the_default_pace_is_never_refused() -> None:
     heard = watch("rest", 60, contracts=80, settings={"rest": {"history_minutes": 60}})
     counters = heard.exchange.rest.counters
