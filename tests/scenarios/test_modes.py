@@ -129,7 +129,12 @@ def values(candle: Candle) -> tuple[float, ...]:
 
 def said(heard: Heard) -> list[Signal]:
     """All signals without the times at which they reached us."""
-    return [replace(signal, received_time_ns=0) for signal, _ in heard.signals.values()]
+    return [
+        replace(
+            signal, received_time_ns=0, reasons=tuple(reason for reason in signal.reasons if reason.name != "latency")
+        )
+        for signal, _ in heard.signals.values()
+    ]
 
 
 def closed(heard: Heard, from_minute: float, to_minute: float) -> dict[tuple[str, int], tuple[float, ...]]:
