@@ -83,7 +83,7 @@ def test_the_scorecard_of_the_store_is_printed(settings: Path) -> None:
         ["default", "7", "20", "20", "50%"],
         ["default", "30", "20", "20", "50%"],
     ]
-    assert "1 alerts of the last four hours are still being followed" in told
+    assert "still being followed: 1 of the alerts" in told
 
 
 def test_the_scorecard_is_there_for_programs_over_any_span(settings: Path) -> None:

@@ -69,6 +69,6 @@ def scorecard(
     if found.rows:
         print(scorecard_text(found.rows))
     else:
-        console.print("nothing has come of an alert yet: the first is judged four hours after it was given")
+        console.print("nothing has come of an alert yet: each is judged four hours after it was given", soft_wrap=True)
     if found.waiting:
-        console.print(f"{found.waiting} alerts of the last four hours are still being followed")
+        console.print(f"still being followed: {found.waiting} of the alerts of the last four hours")
