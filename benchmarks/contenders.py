@@ -26,7 +26,7 @@ from perpwatch.app.config import Config
 from perpwatch.app.engine import Step
 from perpwatch.app.health import watch_over
 from perpwatch.app.kept import kept
-from perpwatch.feed.connection import SystemClock, dial_with
+from perpwatch.feed.connection import READ_BYTES, SystemClock, dial_with
 from perpwatch.feed.rest import http_over_network
 from perpwatch.model import Batch
 
@@ -174,7 +174,9 @@ class _Counting(picows.WSListener):
 async def _count(port: int, tag: str, symbols: list[str], decode: Callable[[bytes], object] | None) -> None:
     watch = Stopwatch()
     for share in shares(symbols):
-        transport, _ = await picows.ws_connect(lambda: _Counting(watch, decode), f"ws://127.0.0.1:{port}/{tag}")
+        transport, _ = await picows.ws_connect(
+            lambda: _Counting(watch, decode), f"ws://127.0.0.1:{port}/{tag}", read_buffer_init_size=READ_BYTES
+        )
         for command in commands(share):
             transport.send(picows.WSMsgType.TEXT, command)
     await asyncio.sleep(0.5)

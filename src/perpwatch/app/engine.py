@@ -22,10 +22,12 @@ from perpwatch.market.repair import REST_SETTLE_MS, RepairQueue
 from perpwatch.model import (
     MINUTE_MS,
     Batch,
+    ByKind,
     Candle,
     CandleHistory,
     CandleUpdate,
     Contract,
+    ContractTicker,
     ContractUpdate,
     Event,
     Gap,
@@ -46,6 +48,8 @@ PAST_AT_ONCE = 500
 
 #: How often the minutes of streams that are down are looked at, in the exchange's time.
 LOOK_AT_THE_DOWN_EVERY_MS = 5_000
+
+_WORD_OF = ByKind(CandleUpdate)
 
 
 @dataclass(slots=True)
@@ -169,12 +173,13 @@ class Engine:
             pass
         step = Step()
         outcome, push, received_ns = step.outcome, self.book.push, batch.received_time_ns
+        word_of = _WORD_OF
         rest: list[Event] = []
         for event in batch.events:
-            if isinstance(event, CandleUpdate):
-                series = push(event, outcome)
+            if word_of[type(event)] is CandleUpdate:
+                series = push(event, outcome)  # type: ignore[arg-type]
                 if series is not None and self.is_intrabar:
-                    self._look(series, event.event_time_ms, received_ns, step)
+                    self._look(series, event.event_time_ms, received_ns, step)  # type: ignore[union-attr]
             else:
                 self._take_other(event, batch, step, rest)
         step.events = rest
@@ -198,6 +203,9 @@ class Engine:
 
     def _take_other(self, event: Event, batch: Batch, step: Step, rest: list[Event]) -> None:
         match event:
+            case ContractTicker():
+                for ticker in event.tickers:
+                    self.tickers[ticker.symbol] = ticker
             case Tickers():
                 for ticker in event.tickers:
                     self.tickers[ticker.symbol] = ticker

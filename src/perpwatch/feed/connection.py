@@ -41,6 +41,8 @@ DIAL_TIMEOUT_S = 10.0
 MAX_WAITING_BYTES = 16 * 1024 * 1024
 #: Frames handled before other tasks of the loop get their turn.
 FRAMES_PER_TURN = 2_000
+#: Read at once off a socket: a burst is then a few wake-ups of ours and not hundreds.
+READ_BYTES = 256 * 1024
 USER_AGENT = "perpwatch"
 #: The longest wait that a server can ask for.
 MAX_RETRY_AFTER_S = 600.0
@@ -85,6 +87,7 @@ def dial_with(*, proxy: str | None = None, max_frame_bytes: int = 4 * 1024 * 102
                 lambda: listener,
                 url,
                 max_frame_size=max_frame_bytes,
+                read_buffer_init_size=READ_BYTES,
                 max_redirects=0,
                 websocket_handshake_timeout=DIAL_TIMEOUT_S,
                 extra_headers={"User-Agent": USER_AGENT},
@@ -127,13 +130,19 @@ def retry_after(header: str) -> float | None:
     return min(float(header), MAX_RETRY_AFTER_S) if header.isascii() and header.isdigit() else None
 
 
+# An enum's member by its name costs as much as the rest of a frame.
+_TEXT, _BINARY, _CONTINUATION = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
+_CLOSE = picows.WSMsgType.CLOSE
+
+
 class _Listener(picows.WSListener):
     """A picows listener as a :class:`Socket`: frames wait here until they are asked for, all at once."""
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._frames: list[bytes] = []
-        self._waiting_bytes = 0
+        self._waiting_bytes = 0  # of the first frames that wait ...
+        self._counted = 0  # ... which are so many
         self._parts: list[bytes] = []
         self._lost: ConnectionLost | None = None
         self._wake = asyncio.Event()
@@ -144,30 +153,40 @@ class _Listener(picows.WSListener):
         self._transport = transport
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.msg_type is _TEXT and frame.fin:
+            if not self._frames:
+                self._wake.set()
+            self._frames.append(frame.get_payload_as_bytes())
+        else:
+            self._take_other(transport, frame)
+        if frame.last_in_buffer:
+            self._slow_down(transport)
+
+    def _take_other(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         kind = frame.msg_type
-        if kind is picows.WSMsgType.TEXT or kind is picows.WSMsgType.BINARY or kind is picows.WSMsgType.CONTINUATION:
-            payload = frame.get_payload_as_bytes()
-            if not frame.fin:
-                self._parts.append(payload)
-                if sum(map(len, self._parts)) > self._max_message_bytes:
-                    self._lost = ConnectionLost(f"a message of more than {self._max_message_bytes} bytes", 1009)
-                    transport.disconnect(graceful=False)
-                return
-            if self._parts:
-                payload = b"".join([*self._parts, payload])
+        if kind is _TEXT or kind is _BINARY or kind is _CONTINUATION:
+            self._parts.append(frame.get_payload_as_bytes())
+            if frame.fin:
+                # Not on the last frame of a read: that may be a ping or the beginning of a fragmented message.
+                self._wake.set()
+                self._frames.append(b"".join(self._parts))
                 self._parts.clear()
-            self._frames.append(payload)
-            self._waiting_bytes += len(payload)
-            # Not only on the last frame of a read: that may be a ping or the beginning of a fragmented message.
-            self._wake.set()
-            if self._waiting_bytes > MAX_WAITING_BYTES and not self._is_paused:
-                self._is_paused = True
-                transport.underlying_transport.pause_reading()
-        elif kind is picows.WSMsgType.CLOSE:
+            elif sum(map(len, self._parts)) > self._max_message_bytes:
+                self._lost = ConnectionLost(f"a message of more than {self._max_message_bytes} bytes", 1009)
+                transport.disconnect(graceful=False)
+        elif kind is _CLOSE:
             code = frame.get_close_code().value
             reason = (frame.get_close_message() or b"").decode("utf-8", "replace") or "closed by the server"
             self._lost = ConnectionLost(reason, code or 1005)
             transport.disconnect()
+
+    def _slow_down(self, transport: picows.WSTransport) -> None:
+        """Read no further while too much waits; looked at once a read, because frames come in thousands."""
+        self._waiting_bytes += sum(map(len, self._frames[self._counted :]))
+        self._counted = len(self._frames)
+        if self._waiting_bytes > MAX_WAITING_BYTES and not self._is_paused:
+            self._is_paused = True
+            transport.underlying_transport.pause_reading()
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         self._lost = self._lost or ConnectionLost("the line broke without a good-bye")
@@ -182,7 +201,7 @@ class _Listener(picows.WSListener):
             if not self._frames and self._lost is not None:
                 raise self._lost
         frames, self._frames = self._frames, []
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._counted = 0
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.underlying_transport.resume_reading()

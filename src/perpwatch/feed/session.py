@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from perpwatch.errors import ConnectionLost, ProtocolError, StaleConnection
 from perpwatch.exchanges.adapter import Ack, Adapter, Ignored, Limits, Pong, Refusal, ServerPing
 from perpwatch.model import (
+    ByKind,
     CandleUpdate,
     ContractUpdate,
     Depth,
@@ -41,7 +43,9 @@ MAX_FIRST_AHEAD_MS = 3_600_000
 #: Bad frames kept for inspection, per session.
 KEPT_BAD_FRAMES = 20
 
-_MEANINGFUL = (CandleUpdate, Trades, Tickers, Depth, FundingRate, ReferencePrice, ContractUpdate, EventContractUpdate)
+_WORD_OF = ByKind(
+    CandleUpdate, Trades, Tickers, Depth, FundingRate, ReferencePrice, ContractUpdate, EventContractUpdate
+)
 
 
 @dataclass(slots=True)
@@ -100,7 +104,7 @@ class Session:
     _last_pong_s: float = 0.0
     _watermark_s: float = 0.0  # monotonic time at which the watermark was set
     _replies: list[bytes] = field(default_factory=list)
-    _decode: Callable[[bytes], object] = field(init=False)
+    _decode: Callable[[bytes], Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self._decode = self.adapter.decode
@@ -165,7 +169,7 @@ class Session:
         Raises:
             ConnectionLost: the server announced that it hangs up.
         """
-        decode = self._decode
+        decode, word_of = self._decode, _WORD_OF
         watermark_ms = self.watermark_ms
         # One bound per read, not per frame: frames of one read were sent within moments of each other.
         latest_ms = self._latest_believable_ms(now_s)
@@ -180,7 +184,7 @@ class Session:
                 self._keep_bad_frame(error, watermark_ms, events)
                 asides.append(frame)
                 continue
-            if isinstance(message, _MEANINGFUL):
+            if word_of[type(message)] is not None:
                 event_time_ms = message.event_time_ms
                 if event_time_ms > watermark_ms:
                     if event_time_ms > latest_ms:

@@ -430,7 +430,8 @@ class CandleBook:
     def hear(self, tickers: Tickers, outcome: Outcome) -> None:
         """Let the referee listen, then settle what waited for its verdict."""
         self._referee.hear(tickers)
-        self._settle_awaiting(outcome)
+        if self._awaiting_witness:
+            self._settle_awaiting(outcome)
         self._find_broken(outcome)
 
     def _settle_awaiting(self, outcome: Outcome) -> None:
@@ -442,9 +443,12 @@ class CandleBook:
 
     def _find_broken(self, outcome: Outcome) -> None:
         referee = self._referee
-        for symbol, rise_from_ms in list(referee.suspects().items()):
+        suspects = referee.suspects()
+        if not suspects:
+            return
+        for symbol, rise_from_ms in list(suspects.items()):
             series = self.series.get(symbol)
-            if series is None or not series.is_up or series.last_push_ms >= rise_from_ms - TICKER_LAG_MS:
+            if series is None or series.last_push_ms >= rise_from_ms - TICKER_LAG_MS or not series.is_up:
                 referee.acquit(symbol)
             elif series.good_since_ms > rise_from_ms:
                 referee.acquit(symbol)  # the trade was before the stream came up

@@ -38,6 +38,7 @@ from perpwatch.model import (
     Candle,
     CandleHistory,
     Contract,
+    ContractTicker,
     ContractUpdate,
     Depth,
     Event,
@@ -46,7 +47,6 @@ from perpwatch.model import (
     FundingRate,
     Kind,
     ReferencePrice,
-    Tickers,
     Timeframe,
     Trades,
     Trust,
@@ -217,8 +217,8 @@ def candle_history(
     return CandleHistory(listed.symbol, candles, complete_from_ms, complete_to_ms)
 
 
-def _ticker(push: PushTicker) -> Tickers:
-    return Tickers((push.data,), push.ts or push.data.event_time_ms)
+def _ticker(push: PushTicker) -> ContractTicker:
+    return ContractTicker((push.data,), push.ts or push.data.event_time_ms)
 
 
 def _depth(push: PushDepth) -> Depth:
