@@ -203,16 +203,15 @@ class Engine:
 
     def _take_other(self, event: Event, batch: Batch, step: Step, rest: list[Event]) -> None:
         match event:
-            case ContractTicker():
-                for ticker in event.tickers:
-                    self.tickers[ticker.symbol] = ticker
             case Tickers():
                 for ticker in event.tickers:
                     self.tickers[ticker.symbol] = ticker
-                if batch.source != "rest":
+                # The row of one contract says when it was heard, and nothing about the market at that moment.
+                is_of_market = not isinstance(event, ContractTicker)
+                if is_of_market and batch.source != "rest":
                     # What REST shows trails the stream: beside it, its rows would look like trades that nobody pushed.
                     self.book.hear(event, step.outcome)
-                if len(event.tickers) > 1 or batch.source != "rest":
+                if is_of_market and (len(event.tickers) > 1 or batch.source != "rest"):
                     self.activity.hear(event)
                 self.analysis.hear(event, batch.received_time_ns, step)
             case StreamUp():
