@@ -15,6 +15,7 @@ from perpwatch.exchanges.mexc.messages import Deal, Kline, Level, Push, PushDeal
 from perpwatch.model import (
     CandleUpdate,
     Contract,
+    ContractTicker,
     ContractUpdate,
     Depth,
     EventContractUpdate,
@@ -158,7 +159,7 @@ EXPECTED: dict[str, Message] = {
         ),
         event_time_ms=1790870034312,
     ),
-    "ws-push-ticker": Tickers(
+    "ws-push-ticker": ContractTicker(
         tickers=(
             TickerRow(
                 symbol="BTC_USDT",
@@ -179,7 +180,7 @@ EXPECTED: dict[str, Message] = {
         ),
         event_time_ms=1790870036854,
     ),
-    "ws-push-ticker-inverse-2022": Tickers(
+    "ws-push-ticker-inverse-2022": ContractTicker(
         tickers=(
             TickerRow(
                 symbol="BTC_USD",
