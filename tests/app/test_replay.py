@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
@@ -61,29 +62,27 @@ ANOTHER_RULE = ONE_RULE.replace("first", "second").replace("1.5", "2.0")
 def virtual_watch(
     folder: Path,
     minutes: float = 6.0,
+    settings: Mapping[str, Any] | None = None,
     *,
     faults: Faults | None = None,
-    window: int = 20,
-    rules: Path | None = None,
+    pairs: int = 30,
+    activity: float = 20.0,
     at_half: Callable[[], None] = lambda: None,
-    **recording: object,
 ) -> Watch:
-    """A rough market in virtual time, recorded."""
+    """A market in virtual time, recorded."""
     watch = Watch(folder)
+    config = Config().with_overrides(OVERRIDES).with_overrides(settings or {})
+    config = config.with_overrides({"recording": {"folder": str(folder)}})
 
     async def run() -> None:
         clock = Clock.starting_at(DEFAULT_START_MS)
-        exchange = build(3, 30, DEFAULT_START_MS, activity=20.0, faults=faults)
-        config = Config().with_overrides(OVERRIDES).with_overrides({"detection": {"window": window}})
-        config = config.with_overrides({"recording": {"folder": str(folder)} | recording})
-        if rules is not None:
-            config = config.with_overrides({"detection": {"rules": [str(rules)]}})
+        exchange = build(3, pairs, DEFAULT_START_MS, activity=activity, faults=faults)
         network = SimulatedNetwork(exchange, clock, seed=3)
         async with network:
-            with recorder(config, None, clock) as recording_:
-                dial, get = recording_.ports(network.dial, network.get)
+            with recorder(config, None, clock) as recording:
+                dial, get = recording.ports(network.dial, network.get)
                 bot = Bot(config, adapter_for(config), dial, get, clock, random.Random(3).random, watch.on_step)
-                recording_.attach(bot)
+                recording.attach(bot)
                 asyncio.get_running_loop().call_later(minutes * 30.0, at_half)
                 await bot.run(minutes * 60.0)
 
@@ -130,7 +129,7 @@ def test_rules_that_are_swapped_and_taught_while_it_runs_are_replayed(tmp_path: 
     def swap() -> None:
         rules.write_text(ONE_RULE + ANOTHER_RULE)
 
-    watch = virtual_watch(tmp_path / "recording", 8.0, rules=rules, at_half=swap)
+    watch = virtual_watch(tmp_path / "recording", 8.0, {"detection": {"rules": [str(rules)]}}, at_half=swap)
     result, found = watch.replayed()
     assert found == watch.found
     assert (result.differing, result.compared) == (0, len(found))

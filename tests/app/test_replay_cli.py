@@ -78,7 +78,7 @@ def test_a_recording_without_its_beginning_goes_on_from_how_things_stood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("perpwatch.feed.recording.CHUNK_BYTES", 50_000)  # files are closed between chunks
-    virtual_watch(tmp_path, 6.0, window=2, file_megabytes=0.3)
+    virtual_watch(tmp_path, 6.0, {"detection": {"window": 2}, "recording": {"file_megabytes": 0.3}})
     files = recording_files(tmp_path)
     assert len(files) > 3
     files[0].unlink()
