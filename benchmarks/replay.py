@@ -31,7 +31,6 @@ from perpwatch.feed.recording import RecordingCounters, RecordingFile, Taken, re
 from perpwatch.model import Batch
 from perpwatch.sim import DEFAULT_START_MS, Clock, SimulatedNetwork, build, run_virtual
 
-
 #: Of each symbol at the start: less than live, so that the start is over within the minutes that are measured.
 HISTORY_MINUTES = 120
 
