@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup demo run test lint types clean
+.PHONY: setup demo run test lint types bench clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,6 +31,10 @@ types: setup
 
 test: lint types
 	$(BIN)/pytest $(ARGS)
+
+# Less than 15 minutes; the results are kept in benchmarks/RESULTS.md.
+bench: setup
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
