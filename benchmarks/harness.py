@@ -130,7 +130,7 @@ def _fail(contender: Contender, process: subprocess.Popen[str], what: str) -> No
     contender.failure = f"{what}: {last[0].strip()}" if last else what
 
 
-def race(contenders: Sequence[Contender], flood: Flood, runs: int, start_s: float = 180.0, run_s: float = 60.0) -> None:
+def race(contenders: Sequence[Contender], flood: Flood, runs: int, start_s: float = 400.0, run_s: float = 60.0) -> None:
     """Let all run in turn, ``runs`` times; the first round is for warming up and is not counted."""
     pin(SERVER_CORE)
     most = max(one.frames for one in contenders)
