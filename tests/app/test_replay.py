@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
 from perpwatch.app.demo import at_addresses
 from perpwatch.app.engine import Step
+from perpwatch.app.keeper import Keeper
 from perpwatch.app.recorder import found_in, recorder
 from perpwatch.app.replay import Replay, Replayed
 from perpwatch.exchanges.mexc.codec import decode
 from perpwatch.feed.connection import dial_with
-from perpwatch.feed.recording import Body, Found, Line, RecordingFile, Taken, recording_files
+from perpwatch.feed.recording import Body, Changed, Found, Line, RecordingFile, Taken, recording_files
 from perpwatch.feed.rest import http_over_network
 from perpwatch.model import Batch
 from perpwatch.sim import DEFAULT_START_MS, Clock, Faults, SimulatedNetwork, build, run_scaled, run_virtual
 from perpwatch.sim.server import SimulatorServer
+from perpwatch.store import Database, Reader, Writer
 
 OVERRIDES = {
     "rest": {"history_minutes": 120},
@@ -59,6 +62,29 @@ minimum_turnover = 0.0
 ANOTHER_RULE = ONE_RULE.replace("first", "second").replace("1.5", "2.0")
 
 
+@contextlib.asynccontextmanager
+async def kept_inline(bot: Bot, config: Config) -> AsyncIterator[None]:
+    """As ``kept`` does, without the thread that virtual time cannot wait for."""
+    database = Database.open(config.store.url)
+    async with Writer(database, is_inline=True) as writer:
+        keeper = Keeper(bot.engine, Reader(database), writer)
+        now_ms = bot.clock.time_ns() // 1_000_000
+        keeper.restore(now_ms)
+        keeper.restore_alerts(now_ms)
+        bot.engine.past = keeper.past
+        tell = bot.on_step
+
+        def on_step(batch: Batch, step: Step) -> None:
+            keeper.note(batch, step)
+            tell(batch, step)
+
+        bot.on_step = on_step
+        yield
+        keeper.compare()
+        keeper.remember("alerts.desk", bot.analysis.desk.state(), bot.engine.now_ms)
+    database.close()
+
+
 def virtual_watch(
     folder: Path,
     minutes: float = 6.0,
@@ -68,6 +94,8 @@ def virtual_watch(
     pairs: int = 30,
     activity: float = 20.0,
     at_half: Callable[[], None] = lambda: None,
+    is_kept: bool = False,
+    start_ms: int = DEFAULT_START_MS,
 ) -> Watch:
     """A market in virtual time, recorded."""
     watch = Watch(folder)
@@ -75,7 +103,7 @@ def virtual_watch(
     config = config.with_overrides({"recording": {"folder": str(folder)}})
 
     async def run() -> None:
-        clock = Clock.starting_at(DEFAULT_START_MS)
+        clock = Clock.starting_at(start_ms)
         exchange = build(3, pairs, DEFAULT_START_MS, activity=activity, faults=faults)
         network = SimulatedNetwork(exchange, clock, seed=3)
         async with network:
@@ -84,7 +112,8 @@ def virtual_watch(
                 bot = Bot(config, adapter_for(config), dial, get, clock, random.Random(3).random, watch.on_step)
                 recording.attach(bot)
                 asyncio.get_running_loop().call_later(minutes * 30.0, at_half)
-                await bot.run(minutes * 60.0)
+                async with kept_inline(bot, config) if is_kept else contextlib.nullcontext():
+                    await bot.run(minutes * 60.0)
 
     run_virtual(run())
     return watch
@@ -136,6 +165,21 @@ def test_rules_that_are_swapped_and_taught_while_it_runs_are_replayed(tmp_path: 
     of_rules = {rule for body in found for rule in (b"first", b"second") if b'"rule":"%b"' % rule in body}
     assert of_rules == {b"first", b"second"}
     assert any(b'"signal":{' in body for body in found), "alerts are found again, too"
+
+
+def test_what_an_earlier_run_knew_is_part_of_the_recording(tmp_path: Path) -> None:
+    store = {"url": f"sqlite:///{tmp_path}/perpwatch.db"}
+    settings: dict[str, Any] = {"store": store, "rest": {"history_minutes": 60}}
+    virtual_watch(tmp_path / "first", 3.0, settings, is_kept=True)
+    watch = virtual_watch(tmp_path / "second", 6.0, settings, is_kept=True, start_ms=DEFAULT_START_MS + 200_000)
+    records = [one for path in recording_files(watch.folder) for one in RecordingFile(path).records()]
+    known = {one.what: one.body for one in records if isinstance(one, Changed)}
+    assert {*known} >= {"ledger", "desk", "past"}
+    assert len(known["ledger"]) > 1_000
+    result, found = watch.replayed()
+    assert found == watch.found
+    assert (result.differing, result.missing) == (0, [])
+    assert found
 
 
 def test_gaps_repairs_and_unreadable_frames_are_replayed_as_they_were(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import msgspec
 
 from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config
-from perpwatch.app.engine import Command, Step, SwapRules, Teach, Watch
+from perpwatch.app.engine import Command, Past, Step, SwapRules, Teach, Watch
 from perpwatch.app.recording_config import RecordingConfig
 from perpwatch.app.rules_file import RuleSources
 from perpwatch.detect.rules import Rule
@@ -36,13 +36,23 @@ from perpwatch.feed.recording import (
     recorded_get,
     taken,
 )
-from perpwatch.model import MINUTE_MS, Batch, Timeframe
+from perpwatch.model import MINUTE_MS, Batch, Candle, Timeframe
 
 logger = logging.getLogger(__name__)
 
 #: Names of the records of what the engine is given besides batches and contracts: what is known of minutes and what was
-#: told before the watch began, and a symbol whose past new detectors are taught.
-LEDGER, DESK, TEACH = "ledger", "desk", "teach"
+#: told before the watch began, candles from before a history, and a symbol whose past new detectors are taught.
+LEDGER, DESK, PAST, TEACH = "ledger", "desk", "past", "teach"
+
+
+class PastPart(msgspec.Struct, frozen=True, array_like=True):
+    """What the engine was answered when it asked for candles from before a history."""
+
+    symbol: str
+    timeframe: Timeframe
+    start_ms: int
+    end_ms: int
+    candles: list[Candle]
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -100,6 +110,8 @@ class Recorder:
                         is_first = False
                         put(Changed(now_ns, LEDGER, _ledger_of(bot, now_ms)))
                         put(Changed(now_ns, DESK, bot.engine.analysis.desk.state()))
+                        if bot.engine.past is not None:
+                            bot.engine.past = self._recorded_past(bot.engine.past)
                     put(Watched(now_ns, now_ms, list(contracts)))
                 case SwapRules(rules=rules):
                     settings = msgspec.structs.replace(settings, rules=rules)
@@ -114,6 +126,16 @@ class Recorder:
             tell(batch, step)
 
         bot.on_command, bot.on_step = on_command, on_step
+
+    def _recorded_past(self, past: Past) -> Past:
+        def recorded(symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> Sequence[Candle]:
+            candles = past(symbol, timeframe, start_ms, end_ms)
+            if candles:
+                part = PastPart(symbol, timeframe, start_ms, end_ms, list(candles))
+                self.writer.put(Changed(self.clock.time_ns(), PAST, msgspec.msgpack.encode(part)))
+            return candles
+
+        return recorded
 
 
 def _ledger_of(bot: Bot, now_ms: int) -> bytes:

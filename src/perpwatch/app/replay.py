@@ -18,7 +18,7 @@ from perpwatch.app.analysis import Analysis
 from perpwatch.app.bot import shipped_scorer
 from perpwatch.app.engine import Engine, Step, SwapRules, Teach, Watch
 from perpwatch.app.history import HistoryFeed
-from perpwatch.app.recorder import DESK, LEDGER, TEACH, EngineSettings, LedgerPart, found_in
+from perpwatch.app.recorder import DESK, LEDGER, PAST, TEACH, EngineSettings, LedgerPart, PastPart, found_in
 from perpwatch.detect.rules import Rule
 from perpwatch.errors import ConfigurationError, ProtocolError
 from perpwatch.exchanges.adapter import Message
@@ -36,7 +36,7 @@ from perpwatch.feed.recording import (
     recording_files,
     time_of,
 )
-from perpwatch.model import Batch, CandleHistory, StreamUp
+from perpwatch.model import Batch, Candle, CandleHistory, StreamUp, Timeframe
 
 #: Differences that are kept for telling; all are counted.
 TOLD_DIFFERENCES = 20
@@ -97,6 +97,7 @@ class Replay:
         self._from_ns = from_ns
         self._to_ns = to_ns
         self._rules = rules
+        self._past: dict[tuple[str, Timeframe, int, int], list[Candle]] = {}
         self._expected: list[bytes] | None = None  # what this program has found in the last batch, to be compared
 
     @classmethod
@@ -162,6 +163,8 @@ class Replay:
         self._compare_rest()
         self.result.runs += 1
         self.engine = engine_of(_settings(began.settings), self._rules)
+        self._past.clear()
+        self.engine.past = lambda *asked: self._past.pop(asked, [])
         if began.is_start:
             return
         self.result.missing.append("the recording begins in the midst of a watch: detectors learn from what follows")
@@ -177,6 +180,10 @@ class Replay:
         if record.what == LEDGER:
             for part in msgspec.msgpack.decode(record.body, type=list[LedgerPart]):
                 engine.ledger.restore(part.symbol, part.start_ms, part.codes)
+        elif record.what == PAST:
+            # Recorded behind the batch that brought the history, and asked for before the next one is taken.
+            past = msgspec.msgpack.decode(record.body, type=PastPart)
+            self._past[past.symbol, past.timeframe, past.start_ms, past.end_ms] = past.candles
         elif record.what == TEACH:
             engine.obey(Teach(record.body.decode()))
         elif record.what == DESK and self._rules is None:
