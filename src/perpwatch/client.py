@@ -322,7 +322,14 @@ def get_pairs_fetcher(config: Config | None = None) -> PairsFetcher:
 
 
 async def get_top_volume_pairs(limit: int = 500, config: Config | None = None) -> list[str]:
-    """The so many most traded pairs, by turnover of the last 24 h."""
+    """The so many most traded pairs of the configured universe, by turnover of the last 24 h; pins come first.
+
+    Raises:
+        ValueError: fewer than one asked for.
+        ExchangeError: no usable answer.
+    """
+    if limit < 1:
+        raise ValueError(f"ask for at least one pair, not {limit}")
     return (await PairsFetcher(config).refresh())[:limit]
 
 

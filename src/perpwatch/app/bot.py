@@ -119,6 +119,8 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
         subscriptions_per_connection=websocket.planned_subscriptions_per_connection,
         wishes=[parse_wish(name) for name in websocket.subscription_types],
         mode=config.mode,
+        ticker_interval_s=config.rest.ticker_interval,
+        funding_interval_s=config.rest.funding_interval,
         pins=config.universe.pins,
         explores_capacity=websocket.explore_capacity,
         retries=Retries(first_s=websocket.reconnect_delay, max_attempts=websocket.max_reconnect_attempts),

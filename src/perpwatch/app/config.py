@@ -149,6 +149,8 @@ class RestConfig(_Table):
     base_url: Annotated[str, _is_url("http", "https")] = REST_URL
     requests_per_second: Annotated[float, Field(gt=0)] = LIMITS.requests_per_second
     contracts_interval: Annotated[float, Field(ge=10)] = 300.0  # seconds between two readings of the contract list
+    ticker_interval: Annotated[float, Field(ge=0)] = 60.0  # seconds; open interest, funding and best prices
+    funding_interval: Annotated[float, Field(ge=0)] = 300.0  # seconds
     audit_share: Annotated[float, Field(ge=0, le=0.9)] = 0.4  # of the requests, for reading closed candles again
     history_minutes: Annotated[int, Field(ge=60, le=40_000)] = 1_980
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec.structs import replace
 
 from perpwatch.app.analysis import Analysis, Findings
 from perpwatch.detect.detector import NEVER
@@ -30,6 +31,7 @@ from perpwatch.model import (
     ContractTicker,
     ContractUpdate,
     Event,
+    FundingRate,
     Gap,
     Kind,
     StreamUp,
@@ -102,7 +104,9 @@ class Engine:
         self.book = CandleBook(self.ledger, self.referee)
         self.repairs = RepairQueue(self.ledger)
         self.activity = Activity()
-        self.tickers: dict[str, Ticker] = {}
+        self.tickers: dict[str, Ticker] = {}  # the newest row of each symbol, wherever it came from
+        self.details: dict[str, Ticker] = {}  # the newest by REST: open interest, funding, best prices
+        self._hears_stream = False  # whether the whole-market ticker is streamed
         self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
         self.past: Past | None = None  # what is known of the time before a history, assigned by whoever has kept it
         self._warming: dict[str, list[Candle]] = {}  # histories that have come and are to be learned
@@ -204,29 +208,40 @@ class Engine:
     def _take_other(self, event: Event, batch: Batch, step: Step, rest: list[Event]) -> None:
         match event:
             case Tickers():
-                for ticker in event.tickers:
-                    self.tickers[ticker.symbol] = ticker
                 # The row of one contract says when it was heard, and nothing about the market at that moment.
                 is_of_market = not isinstance(event, ContractTicker)
-                if is_of_market and batch.source != "rest":
-                    # What REST shows trails the stream: beside it, its rows would look like trades that nobody pushed.
-                    self.book.hear(event, step.outcome)
-                if is_of_market and (len(event.tickers) > 1 or batch.source != "rest"):
+                if batch.source == "rest":
+                    self._take_details(event)
+                else:
+                    for ticker in event.tickers:
+                        self.tickers[ticker.symbol] = ticker
+                    if is_of_market:
+                        # Not what REST shows: it trails the stream, and would look like trades that nobody pushed.
+                        self.book.hear(event, step.outcome)
+                if is_of_market and (batch.source != "rest" or not self._hears_stream):
                     self.activity.hear(event)
                 self.analysis.hear(event, batch.received_time_ns, step)
             case StreamUp():
                 if event.stream.kind is Kind.CANDLES:
                     self.book.stream_up(event)
+                elif event.stream.kind is Kind.TICKERS:
+                    self._hears_stream = True
                 self.analysis.stream_up(event)
             case Gap():
                 self.book.gap(event, step.outcome)
                 if event.stream.kind is Kind.TICKERS:
+                    self._hears_stream = event.end_time_ms is not None
                     self.activity.lose()
                 self.analysis.gap(event)
                 if event.stream.kind is Kind.CANDLES:
                     self.gap_reasons[event.stream.symbol] = event.reason
             case CandleHistory():
                 self._take_history(event, batch.watermark_ms - REST_SETTLE_MS, step.outcome)
+            case FundingRate():
+                known = self.details.get(event.symbol)
+                if known is not None:
+                    self.details[event.symbol] = replace(known, funding_rate=event.rate)
+                rest.append(event)
             case Trades():
                 self.analysis.trade(event)
                 rest.append(event)
@@ -334,6 +349,29 @@ class Engine:
             self.analysis.judge_closed(candle, batch.watermark_ms or self.now_ms, batch.received_time_ns, step)
         if candle.timeframe is Timeframe.Min1:
             self.analysis.follow(candle, step)
+
+    # --- Tickers ----------------------------------------------------------------------------------------------------
+
+    def _take_details(self, tickers: Tickers) -> None:
+        """Rows by REST carry more figures and are older: of the price the newer one counts."""
+        for ticker in tickers.tickers:
+            self.details[ticker.symbol] = ticker
+            known = self.tickers.get(ticker.symbol)
+            if known is None or known.event_time_ms < ticker.event_time_ms:
+                self.tickers[ticker.symbol] = ticker
+
+    def ticker(self, symbol: str) -> Ticker | None:
+        """Everything known of a contract's state; figures that no stream carries are as old as the last REST answer."""
+        ticker, details = self.tickers.get(symbol), self.details.get(symbol)
+        if ticker is None or details is None or ticker is details:
+            return ticker
+        return replace(
+            ticker,
+            best_bid=details.best_bid if ticker.best_bid is None else ticker.best_bid,
+            best_ask=details.best_ask if ticker.best_ask is None else ticker.best_ask,
+            open_interest=details.open_interest if ticker.open_interest is None else ticker.open_interest,
+            funding_rate=details.funding_rate if ticker.funding_rate is None else ticker.funding_rate,
+        )
 
     # --- What should be read back -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from perpwatch.model import CandleHistory, Contract, Event, Stream, Ticker, Timeframe
+from perpwatch.model import CandleHistory, Contract, Event, FundingRate, Stream, Ticker, Timeframe
 
 T = TypeVar("T")
 
@@ -132,6 +132,7 @@ class Adapter(Protocol):
     def contracts(self) -> Request[Sequence[Contract]]: ...
     def contract(self, symbol: str) -> Request[Contract]: ...
     def tickers(self) -> Request[Sequence[Ticker]]: ...
+    def funding_rates(self) -> Request[Sequence[FundingRate]]: ...
     def candles(self, contract: Contract, timeframe: Timeframe, start_ms: int, end_ms: int) -> Request[CandleHistory]:
         """Candles that open within ``start_ms`` (inclusive) to ``end_ms`` (exclusive), oldest first.
 

@@ -68,6 +68,8 @@ class FeedSettings:
     wishes: Sequence[Wish]
     mode: Mode = Mode.DUAL
     retries: Retries = field(default_factory=Retries)
+    ticker_interval_s: float = 60.0  # between readings of the whole-market ticker by REST; 0 for none beside the sweep
+    funding_interval_s: float = 300.0  # between readings of all funding rates; 0 for none
     pins: Sequence[str] = ()  # symbols that come first in everything that has an order
     explores_capacity: bool = False  # ask connections for more than planned, up to the limit, while symbols are polled
 
@@ -150,7 +152,7 @@ class LiveFeed:
 
     async def __aenter__(self) -> Self:
         runners = [self._read_on() for _ in range(READERS)] + [self._sweep_on() for _ in range(SWEEPERS)]
-        runners += [self._hear_on(), self._look_on()]
+        runners += [self._hear_on(), self._look_on(), self._read_funding_on()]
         if self._settings.use_websocket:
             runners.append(self.pool.run())
         self._tasks = [asyncio.create_task(runner) for runner in runners]
@@ -392,22 +394,37 @@ class LiveFeed:
                 self.sweep.failed(symbol, self.now_ms())
 
     async def _hear_on(self) -> None:
-        """Ask the whole-market ticker who has traded; slower when requests are few."""
+        """Read the whole-market ticker: often while the sweep must know who traded, else at the configured pace."""
+        read_s = self._clock.monotonic()
         while True:
             await asyncio.sleep(max(CYCLE_S, 1.0 / (CYCLE_SHARE * self.rest.rate)))
-            if not self.sweep:
+            every_s = self._settings.ticker_interval_s
+            is_due = every_s > 0.0 and self._clock.monotonic() - read_s >= every_s
+            if not self.sweep and not is_due:
                 continue
+            read_s = self._clock.monotonic()
             asked_ms = self.now_ms()
             try:
                 tickers = await self.rest.fetch(self._adapter.tickers(), Priority.CONTROL)
             except ExchangeError as error:
                 logger.debug("%s", error)
                 continue
-            events: list[Event] = list(self._infer(tickers, asked_ms))
-            if not self._is_confirmed(Stream(Kind.TICKERS)):
-                events.append(Tickers(tickers, asked_ms))
-            if events:
-                await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, events))
+            # Open interest, funding and best prices come this way alone, so the rows are of use beside the stream, too.
+            events: list[Event] = [*self._infer(tickers, asked_ms), Tickers(tickers, asked_ms)]
+            await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, events))
+
+    async def _read_funding_on(self) -> None:
+        """Read the funding rates of all contracts now and then, in one call."""
+        while self._settings.funding_interval_s > 0.0:
+            await asyncio.sleep(self._settings.funding_interval_s)
+            asked_ms = self.now_ms()
+            try:
+                rates = await self.rest.fetch(self._adapter.funding_rates(), Priority.AUDIT)
+            except ExchangeError as error:
+                logger.debug("funding rates: %s", error)
+            else:
+                known = [rate for rate in rates if rate.symbol in self._contracts]
+                await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, known))
 
     def _infer(self, tickers: Sequence[Ticker], asked_ms: int) -> Iterator[CandleHistory]:
         """Minutes that have ended without a trade since the last answer: reading them would tell the same again."""
@@ -458,12 +475,6 @@ class LiveFeed:
         }
         if len(self.taken_over) != before:
             logger.info("REST reads %d symbols whose streams are down", len(self.taken_over))
-
-    def _is_confirmed(self, stream: Stream) -> bool:
-        return any(
-            one.state is State.OPEN and one.session is not None and stream in one.session.confirmed
-            for one in self.pool.connections.values()
-        )
 
     @property
     def uses_websocket(self) -> bool:

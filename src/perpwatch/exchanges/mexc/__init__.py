@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 from perpwatch.exchanges.adapter import Limits, Request
 from perpwatch.exchanges.mexc import channels, codec, rest
 from perpwatch.exchanges.mexc.limits import LIMITS
-from perpwatch.model import CandleHistory, Contract, Stream, Ticker, Timeframe
+from perpwatch.model import CandleHistory, Contract, FundingRate, Stream, Ticker, Timeframe
 
 __all__ = ["REST_URL", "WEBSOCKET_URL", "MexcFutures", "corrected_websocket_url"]
 
@@ -65,6 +65,9 @@ class MexcFutures:
 
     def tickers(self) -> Request[Sequence[Ticker]]:
         return rest.tickers()
+
+    def funding_rates(self) -> Request[Sequence[FundingRate]]:
+        return rest.funding_rates()
 
     def candles(self, contract: Contract, timeframe: Timeframe, start_ms: int, end_ms: int) -> Request[CandleHistory]:
         return rest.candles(contract, timeframe, start_ms, end_ms)

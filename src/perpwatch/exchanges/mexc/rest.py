@@ -35,7 +35,7 @@ from perpwatch.exchanges.mexc.messages import (
     TickerRow,
     TimeMs,
 )
-from perpwatch.model import CandleHistory, Contract, Depth, ReferencePrice, Ticker, Timeframe, Trades
+from perpwatch.model import CandleHistory, Contract, Depth, FundingRate, ReferencePrice, Ticker, Timeframe, Trades
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -159,7 +159,7 @@ def funding_rate(symbol: str) -> Request[FundingRow]:
     return _request("funding_rate", f"/funding_rate/{_in_path(symbol)}", _FUNDING_ROW, _same)
 
 
-def funding_rates() -> Request[Sequence[FundingRow]]:
+def funding_rates() -> Request[Sequence[FundingRate]]:
     """All contracts in one call."""
     return _request("funding_rate", "/funding_rate", _FUNDING_ROWS, _same)
 
