@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup demo run test lint types bench clean
+.PHONY: setup demo run test lint types bench pictures clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,6 +35,10 @@ test: lint types
 # Less than 15 minutes; the results are kept in benchmarks/RESULTS.md.
 bench: setup
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
+
+# The pictures of docs/dashboard.md, from a running demonstration.
+pictures: setup
+	PICTURES_FOLDER=docs/pictures $(BIN)/pytest -n 0 tests/app/test_dashboard.py -k views
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -41,6 +41,7 @@ NOWHERE = {
     "PERPWATCH_WEBSOCKET__BASE_URL": "ws://127.0.0.1:1/edge",
     "PERPWATCH_REST__BASE_URL": "http://127.0.0.1:1",
     "PERPWATCH_HEALTH__PORT": "0",  # tests run side by side
+    "PERPWATCH_DASHBOARD__ENABLED": "false",
 }
 
 
@@ -117,6 +118,7 @@ def exchange() -> Iterator[dict[str, str]]:
             "PERPWATCH_WEBSOCKET__BASE_URL": addresses["websocket"],
             "PERPWATCH_REST__BASE_URL": addresses["rest"],
             "PERPWATCH_HEALTH__PORT": "0",  # tests run side by side
+            "PERPWATCH_DASHBOARD__ENABLED": "false",
             "PERPWATCH_STORE__ENABLED": "false",
         }
         process.send_signal(signal.SIGINT)

@@ -68,6 +68,8 @@ class Silence(enum.StrEnum):
     LATE = "older than what was told"
     OVER_BUDGET = "the day's budget is spent"
     TAG = "kept to be shown beside the symbol's next alert"
+    PAUSED = "the rule is paused"
+    MUTED = "the symbol is muted"
 
 
 class Suppressed(msgspec.Struct, frozen=True):

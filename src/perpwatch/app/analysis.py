@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from perpwatch.alert.desk import Desk, Order
 from perpwatch.alert.outcomes import Outcome, Outcomes
-from perpwatch.alert.policy import Alert, Held, MarketAlert, Suppressed
+from perpwatch.alert.policy import Alert, Held, MarketAlert, Silence, Suppressed
 from perpwatch.detect.flow import TradeFlow
 from perpwatch.detect.rule_set import History, RuleSet
 from perpwatch.detect.rules import DEFAULT_RULES, Rule
@@ -52,6 +52,8 @@ class Analysis:
         self.rules = RuleSet(rules, self.flow, scorer)
         self.desk = Desk(orders_of(rules), 0)
         self.outcomes = Outcomes(seed)
+        self.paused: set[str] = set()  # rules that find and learn, and tell nothing
+        self.muted: set[str] = set()  # symbols of which nothing is told
         self.on_risk: Callable[[], None] = lambda: None  # a budget has moved what counts as rare
         self._alerted: dict[str, list[Alert]] = {}  # told before the start, by symbol: they wait for the history
         self._completed: list[Outcome] = []  # of symbols that are no longer watched
@@ -172,6 +174,12 @@ class Analysis:
         found.signals += signals
         found.alerts += self.desk.advance(now_ms)
         for signal in signals:
+            if signal.rule in self.paused:
+                found.suppressed.append(Suppressed(signal, Silence.PAUSED, "somebody paused it", rule=signal.rule))
+                continue
+            if signal.symbol in self.muted:
+                found.suppressed.append(Suppressed(signal, Silence.MUTED, "somebody muted it", rule=signal.rule))
+                continue
             match self.desk.offer(signal.rule, signal):
                 case Alert() as alert:
                     found.alerts.append(alert)

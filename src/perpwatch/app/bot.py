@@ -7,6 +7,7 @@ and a clock, and so runs the same way live, against the local simulator, and in 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -182,6 +183,7 @@ class Bot:
         )
         self.on_command: Callable[[Command], None] = lambda command: None  # told what the engine is told, just before
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
+        self.pinned = dict.fromkeys(config.universe.pins)  # symbols that are watched and served before all others
         self._symbols = symbols
         self._hot = HotSet(config.websocket.hot_moves_per_minute)
         self._untaught: dict[str, None] = {}  # symbols whose past new detectors have not seen
@@ -251,13 +253,17 @@ class Bot:
                 self._changed[event.contract.symbol] = event.contract
         for signal in step.signals:
             self._hot.signalled(signal.symbol, signal.event_time_ms)
+        self.progress.warm = len(self.engine.warm)
+        self.tell(batch, step)
+
+    def tell(self, batch: Batch, step: Step) -> None:
+        """Keep what was found at hand, and pass it on."""
         if step.signals:
             self.signals.extend(step.signals)
             del self.signals[:-KEPT_FINDINGS]
         if step.alerts:
             self.alerts.extend(step.alerts)
             del self.alerts[:-KEPT_FINDINGS]
-        self.progress.warm = len(self.engine.warm)
         self.on_step(batch, step)
 
     # --- Listings ---------------------------------------------------------------------------------------------------
@@ -270,7 +276,7 @@ class Bot:
         self.members = choose(
             contracts,
             tickers,
-            universe_filter(self.config),
+            dataclasses.replace(universe_filter(self.config), pins=tuple(self.pinned)),
             now_ms,
             self.engine.book.series.keys(),
             self.engine.activity.shares(),
@@ -431,7 +437,7 @@ class Bot:
                 )
                 heats[symbol] = heat(sum(lately), turnover.get(symbol, 0.0) * HEAT_MINUTES / MINUTES_A_DAY)
             places = self.feed.service.trade_places
-            self.feed.follow(self._hot.choose(heats, self.config.universe.pins, places, self.engine.now_ms))
+            self.feed.follow(self._hot.choose(heats, tuple(self.pinned), places, self.engine.now_ms))
 
     async def _audit(self) -> None:
         """Read closed minutes of one symbol after the other back by REST, for ever, and compare.
@@ -488,7 +494,7 @@ class Bot:
         """
         contracts = [self._contracts[symbol] for symbol in symbols if symbol in self._contracts]
         turnover = turnovers(contracts, self._rest_tickers)
-        pins = {symbol: place for place, symbol in enumerate(self.config.universe.pins)}
+        pins = {symbol: place for place, symbol in enumerate(self.pinned)}
         contracts.sort(key=lambda one: (pins.get(one.symbol, len(pins)), -turnover[one.symbol], one.symbol))
         new = [contract.symbol for contract in contracts if contract.symbol not in self.engine.book.series]
         self._rank = {contract.symbol: rank for rank, contract in enumerate(contracts)}
@@ -499,6 +505,15 @@ class Bot:
             self.feed.read(symbol, start_ms, end_ms, Priority.HISTORY)
         self.progress.watched = len(contracts)
         return [symbol for symbol in symbols if symbol not in self._contracts]
+
+    def pin(self, symbol: str) -> None:
+        """Serve a watched symbol before all others, as if it were the most traded."""
+        self.pinned[symbol] = None
+        self.watch(self.watched)
+
+    def unpin(self, symbol: str) -> None:
+        self.pinned.pop(symbol, None)
+        self.watch(self.watched)
 
 
 async def _first_of(*runners: Coroutine[Any, Any, None]) -> None:

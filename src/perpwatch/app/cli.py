@@ -33,7 +33,7 @@ from perpwatch.app.config import DEFAULT_FILE, Config, flat, load_config
 from perpwatch.app.db import db_app
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
 from perpwatch.app.export_cli import export_command
-from perpwatch.app.health import watch_over
+from perpwatch.app.health import Monitor, watch_over
 from perpwatch.app.kept import kept
 from perpwatch.app.lab_cli import Spread, add_lab
 from perpwatch.app.ledger_cli import ledger, span_ms
@@ -103,6 +103,8 @@ SignalFormatOption = Annotated[
     ),
 ]
 
+DashboardOption = Annotated[bool, typer.Option("--dashboard/--no-dashboard", help="Serve pages and API.")]
+
 
 def main() -> None:
     """Entry point: errors that a user can mend become one line and an exit code."""
@@ -127,12 +129,13 @@ def run(
     config: ConfigOption = None,
     duration: DurationOption = None,
     format: SignalFormatOption = SignalFormat.AUTO,
+    dashboard: DashboardOption = True,
 ) -> None:
     """Watch the live exchange, or whatever websocket.base_url and rest.base_url point to.
 
     An exchange that cannot be reached is tried again and again, and each warning says when the next try is.
     """
-    settings = load_config(config)
+    settings = _with_pages(load_config(config), dashboard)
     _run(_run_live(settings, _file_of(config), duration, format), fast=True)
 
 
@@ -149,6 +152,7 @@ def record(
     settings = load_config(config)
     recording = {"enabled": True} | ({"folder": str(folder)} if folder is not None else {})
     quiet = {"health": {"enabled": False}, "store": {"enabled": False}, "recording": recording}
+    quiet["dashboard"] = {"enabled": False}
     _run(_run_live(settings.with_overrides(quiet), _file_of(config), duration, SignalFormat.LOG), fast=True)
 
 
@@ -169,6 +173,7 @@ def signals(
         return
     # It may run beside a watch that serves and keeps; this one only prints.
     quiet = {"health": {"enabled": False}, "store": {"enabled": False}, "recording": {"enabled": False}}
+    quiet["dashboard"] = {"enabled": False}
     settings = load_config(config).with_overrides(quiet)
     _run(_run_live(settings, None, duration, SignalFormat.JSONL), fast=True)
 
@@ -181,12 +186,13 @@ def demo(
     seed: SeedOption = 1,
     speed: SpeedOption = 1.0,
     format: SignalFormatOption = SignalFormat.AUTO,
+    dashboard: DashboardOption = True,
 ) -> None:
     """Watch the built-in exchange over real local sockets; nothing leaves this machine.
 
     Everything but the exchange is what `run` uses. The first large move comes within half a minute of market time.
     """
-    settings = load_config(config)
+    settings = _with_pages(load_config(config), dashboard)
     _run(_run_demo(settings, duration, DemoOptions(pairs, seed, speed), format), speed=speed)
 
 
@@ -274,6 +280,11 @@ def _print_kept_signals(config: Config, config_file: Path | None, since_ms: int)
     _print_rows(kept_signals, Format.JSONL)
 
 
+def _with_pages(settings: Config, wanted: bool) -> Config:
+    """The same settings, without the dashboard when the command line does not want it."""
+    return settings if wanted else settings.with_overrides({"dashboard": {"enabled": False}})
+
+
 def _file_of(config: Path | None) -> Path | None:
     """The configuration file in use; what is kept lies beside it."""
     return config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
@@ -290,8 +301,15 @@ async def _run_live(config: Config, config_file: Path | None, duration_s: float 
         bot = Bot(config, adapter, *ports, clock, random.Random().random, outlet.on_step)
         if recording is not None:
             recording.attach(bot)
-        async with kept(bot, config.store, config_file), watch_over(bot, config.health, get):
-            await outlet.show(bot, f"{config.exchange} at {adapter.websocket_url}", duration_s)
+        title = f"{config.exchange} at {adapter.websocket_url}"
+        async with (
+            kept(bot, config.store, config_file),
+            watch_over(bot, config.health, get) as monitor,
+            pages_of(bot, monitor, config, title, config_file=config_file) as address,
+        ):
+            if address:
+                console.print(f"dashboard at {address}", soft_wrap=True)
+            await outlet.show(bot, title, duration_s)
 
 
 async def _run_demo(config: Config, duration_s: float | None, options: DemoOptions, form: SignalFormat) -> None:
@@ -301,8 +319,45 @@ async def _run_demo(config: Config, duration_s: float | None, options: DemoOptio
         title += f", {options.speed:g} times real time" if options.speed != 1.0 else ""
         # A demonstration keeps nothing, and takes any free port: a real watch may be running beside it.
         health = config.health.model_copy(update={"port": 0})
-        async with demo_bot(config, server, outlet.on_step) as (bot, get), watch_over(bot, health, get):
+        async with (
+            demo_bot(config, server, outlet.on_step) as (bot, get),
+            watch_over(bot, health, get) as monitor,
+            pages_of(bot, monitor, config, title, is_demo=True, speed=options.speed) as address,
+        ):
+            if address:
+                console.print(f"dashboard at {address}", soft_wrap=True)
             await outlet.show(bot, title, duration_s)
+
+
+@contextlib.asynccontextmanager
+async def pages_of(
+    bot: Bot,
+    monitor: Monitor,
+    config: Config,
+    title: str,
+    *,
+    config_file: Path | None = None,
+    is_demo: bool = False,
+    speed: float = 1.0,
+) -> AsyncIterator[str]:
+    """API and pages around a bot, where they are wanted; yields their address, or nothing."""
+    if not config.dashboard.enabled:
+        yield ""
+        return
+    # Only here: a watch without pages does not carry their libraries.
+    from perpwatch.app.dashboard.server import dashboard
+
+    async with dashboard(
+        bot,
+        monitor,
+        config,
+        title,
+        config_file=config_file,
+        has_store=not is_demo,
+        may_move=is_demo,
+        speed=speed,
+    ) as address:
+        yield address
 
 
 # --- Looking things up ---------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from perpwatch.app.dashboard_config import DashboardConfig
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.app.recording_config import RecordingConfig
 from perpwatch.app.store_config import StoreConfig
@@ -258,6 +259,7 @@ class Config(BaseSettings, _NumbersAreNumbers):
     store: StoreConfig = StoreConfig()
     recording: RecordingConfig = RecordingConfig()
     health: HealthConfig = HealthConfig()
+    dashboard: DashboardConfig = DashboardConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @field_validator("mode", mode="before")
@@ -393,6 +395,11 @@ def _explained(error: ValidationError) -> ConfigurationError:
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     if first["type"] == "extra_forbidden":
         return ConfigurationError(key, first["input"], _no_such(str(path[-1]), _table(path[:-1]).model_fields))
+    if path[0] == "dashboard" and len(path) == 1:
+        # What is wrong lies between two keys, and the table holds a secret.
+        return ConfigurationError("dashboard", "this table", first["msg"].removeprefix("Value error, "))
+    if path[-1] == "token":
+        return ConfigurationError(key, "(not shown)", first["msg"])
     if first["type"] == "model_type":
         return ConfigurationError(key, first["input"], f"should be a table of: {', '.join(_table(path).model_fields)}")
     if first["type"] == "dict_type":

@@ -1,0 +1,634 @@
+"""The HTTP API under ``/api/v1``: what the watch knows, what it found, a live stream of it, and actions.
+
+Answers are structs of :mod:`perpwatch.app.api_records`, encoded as JSON; the OpenAPI document is made from the same
+structs. Errors are ``application/problem+json``. Who may ask is decided before, in :mod:`perpwatch.app.api_security`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from html import escape
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from perpwatch.alert.outcomes import Score
+from perpwatch.alert.policy import Alert, MarketAlert
+from perpwatch.app.api_hub import Hub, changed_rule, named, record_of
+from perpwatch.app.api_records import (
+    AlertRecord,
+    Candles,
+    ConnectionRecord,
+    Coverage,
+    Done,
+    LedgerPage,
+    Login,
+    OutcomeRecord,
+    RestRecord,
+    RuleChange,
+    RuleRecord,
+    RuleTrial,
+    Status,
+    StreamEvent,
+    SymbolDetail,
+    SymbolPage,
+    TradesFlow,
+)
+from perpwatch.app.api_security import COOKIE, SESSION_S, Access, Problem, Refusal, address_of, problem
+from perpwatch.app.api_stream import Subscriber, Topic
+from perpwatch.app.api_trial import try_rule
+from perpwatch.app.planning import PlanReport
+from perpwatch.errors import ConfigurationError
+from perpwatch.model import Signal, Timeframe, Trust
+
+logger = logging.getLogger(__name__)
+
+#: A stream that has nothing to say says so now and then, so that both ends know that the other is there.
+HEARTBEAT_S = 10.0
+#: A reader whose line takes nothing for so long is given up.
+SEND_TIMEOUT_S = 10.0
+#: The close code for "come back later" (RFC 6455 registry).
+TRY_AGAIN = 1013
+MAX_TIME_MS = 1 << 53
+
+_T = TypeVar("_T")
+
+_RECORDS: tuple[Any, ...] = (
+    AlertRecord,
+    Candles,
+    ConnectionRecord,
+    Coverage,
+    Done,
+    LedgerPage,
+    Login,
+    OutcomeRecord,
+    PlanReport,
+    Problem,
+    RestRecord,
+    RuleChange,
+    RuleRecord,
+    RuleTrial,
+    Score,
+    Signal,
+    Status,
+    StreamEvent,
+    SymbolDetail,
+    SymbolPage,
+    TradesFlow,
+)
+_SCHEMAS, _COMPONENTS = msgspec.json.schema_components(_RECORDS, ref_template="#/components/schemas/{name}")
+_SCHEMA_OF = dict(zip(_RECORDS, _SCHEMAS, strict=True))
+
+
+class SortBy(enum.StrEnum):
+    """Columns of the market table."""
+
+    symbol = "symbol"
+    price = "price"
+    move_1 = "move_1"
+    move_5 = "move_5"
+    move_15 = "move_15"
+    move_60 = "move_60"
+    turnover_24h = "turnover_24h"
+    activity = "activity"
+    anomaly = "anomaly"
+    open_interest_change = "open_interest_change"
+    funding_rate = "funding_rate"
+    known = "known"
+
+
+class Order(enum.StrEnum):
+    asc = "asc"
+    desc = "desc"
+
+
+Limit = Annotated[int, Query(ge=1, le=2_000, description="so many at most")]
+SinceMs = Annotated[int, Query(ge=0, le=MAX_TIME_MS, description="exchange time from which on, ms")]
+SymbolFilter = Annotated[str | None, Query(max_length=60, description="of this contract only")]
+LastId = Annotated[str | None, Query(max_length=60, description="resume after this event")]
+
+
+def _says(kind: Any, *, is_list: bool = False, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """What an endpoint answers, for the OpenAPI document."""
+    schema: dict[str, Any] = _SCHEMA_OF[kind]
+    if is_list:
+        schema = {"type": "array", "items": schema}
+    refused = {"description": "Refused or failed, with the reason", "content": {"application/problem+json": {}}}
+    refused["content"] = {"application/problem+json": {"schema": _SCHEMA_OF[Problem]}}
+    return {
+        status: {"description": "Fine", "content": {"application/json": {"schema": schema}}},
+        422: refused,
+        "4XX": refused,
+    }
+
+
+def _takes(kind: Any) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA_OF[kind]}}}}
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _body(request: Request, kind: type[_T]) -> _T:
+    """
+    Raises:
+        HTTPException: it is not what is wanted.
+    """
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HTTPException(422, f"the body: {error}") from error
+
+
+def create_api(hub: Hub, access: Access, config_file: Path | None) -> FastAPI:
+    """The application; it answers to ``/api/v1`` alone."""
+    app = FastAPI(
+        title="perpwatch",
+        version=importlib.metadata.version("perpwatch"),
+        description=__doc__.partition("\n\n")[0].replace("``", "`"),
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,  # its pages come from elsewhere
+        redoc_url=None,
+    )
+    app.include_router(_watch(hub), prefix="/api/v1", tags=["watch"])
+    app.include_router(_market(hub), prefix="/api/v1", tags=["market"])
+    app.include_router(_found(hub, config_file), prefix="/api/v1", tags=["found"])
+    app.include_router(_streams(hub), prefix="/api/v1", tags=["live"])
+    app.include_router(_actions(hub), prefix="/api/v1/actions", tags=["actions"])
+    app.include_router(_session(access), prefix="/api/v1", tags=["session"])
+    app.include_router(_login_page(access))
+
+    @app.exception_handler(HTTPException)
+    async def refused(_request: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def misunderstood(_request: Request, error: RequestValidationError) -> Response:
+        texts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+        return problem(422, "; ".join(texts))
+
+    @app.exception_handler(ConfigurationError)
+    async def unusable(_request: Request, error: ConfigurationError) -> Response:
+        return problem(422, str(error))
+
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        if "Problem" not in schemas:
+            schemas |= _COMPONENTS
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+# --- The watch -------------------------------------------------------------------------------------------------------
+
+
+def _watch(hub: Hub) -> APIRouter:
+    router = APIRouter(default_response_class=Response)
+
+    @router.get("/status", responses=_says(Status))
+    async def status() -> Response:
+        """The watch at one moment, and how well it is."""
+        return _json(hub.status())
+
+    @router.get("/connections", responses=_says(ConnectionRecord, is_list=True))
+    async def connections() -> Response:
+        """Every connection to the exchange."""
+        return _json(hub.connections())
+
+    @router.get("/rest", responses=_says(RestRecord))
+    async def rest() -> Response:
+        """The requests: budget, refusals, breakers."""
+        return _json(hub.rest())
+
+    @router.get("/plan", responses=_says(PlanReport))
+    async def plan() -> Response:
+        """Which stream should go where, and what is not streamed and why."""
+        return _json(hub.plan())
+
+    @router.get("/coverage", responses=_says(Coverage))
+    async def coverage() -> Response:
+        """How much of the market is known, and why the rest is not."""
+        return _json(hub.coverage())
+
+    @router.get("/ledger", responses=_says(LedgerPage))
+    async def ledger(
+        symbol: SymbolFilter = None,
+        minutes: Annotated[int, Query(ge=1, le=2_880)] = 60,
+        offset: Annotated[int, Query(ge=0, le=100_000)] = 0,
+        limit: Limit = 100,
+    ) -> Response:
+        """What is known of each of the last closed minutes, most traded contracts first."""
+        symbols = [one for one in hub.table.rows if symbol is None or one == symbol]
+        return _json(hub.ledger(symbols[offset : offset + limit], minutes))
+
+    return router
+
+
+# --- The market ------------------------------------------------------------------------------------------------------
+
+
+def _market(hub: Hub) -> APIRouter:
+    router = APIRouter(default_response_class=Response)
+
+    @router.get("/symbols", responses=_says(SymbolPage))
+    async def symbols(
+        search: Annotated[str | None, Query(max_length=60, description="part of the symbol, in any case")] = None,
+        trust: Annotated[Trust | None, Query(description="of the last closed minute")] = None,
+        minimum_turnover: Annotated[float, Query(ge=0, allow_inf_nan=False, description="24 h, quote coin")] = 0.0,
+        sort: SortBy = SortBy.turnover_24h,
+        order: Order = Order.desc,
+        offset: Annotated[int, Query(ge=0, le=100_000)] = 0,
+        limit: Limit = 100,
+    ) -> Response:
+        """Watched contracts; those whose figure is not known come last."""
+        rows = [
+            row
+            for row in hub.table.rows.values()
+            if (search is None or search.upper() in row.symbol.upper())
+            and (trust is None or row.trust is trust)
+            and (row.turnover_24h or 0.0) >= minimum_turnover
+        ]
+        key = str(sort)
+        known = [row for row in rows if getattr(row, key) is not None]
+        known.sort(key=lambda row: getattr(row, key), reverse=order is Order.desc)
+        ordered = known + [row for row in rows if getattr(row, key) is None]
+        page = [named(row) for row in ordered[offset : offset + limit]]
+        return _json(SymbolPage(hub.table.updated_ms, len(rows), page))
+
+    @router.get("/symbols/{symbol}", responses=_says(SymbolDetail))
+    async def symbol(symbol: str) -> Response:
+        """One contract."""
+        return _json(_known(hub.symbol(symbol), symbol))
+
+    @router.get("/symbols/{symbol}/candles", responses=_says(Candles))
+    async def candles(
+        symbol: str,
+        timeframe: Timeframe = Timeframe.Min1,
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 120,
+    ) -> Response:
+        """The newest candles of a contract, oldest first; the last one may be open."""
+        return _json(_known(await hub.candles(symbol, timeframe, limit), symbol))
+
+    @router.get("/symbols/{symbol}/trades", responses=_says(TradesFlow))
+    async def trades(symbol: str) -> Response:
+        """Who traded in each of the last hour's minutes, where trades are subscribed."""
+        _known(hub.table.rows.get(symbol), symbol)
+        return _json(hub.trades(symbol))
+
+    return router
+
+
+def _known(found: _T | None, symbol: str) -> _T:
+    if found is None:
+        raise HTTPException(404, f"{symbol} is not watched; /api/v1/symbols lists what is")
+    return found
+
+
+# --- What was found --------------------------------------------------------------------------------------------------
+
+
+def _found(hub: Hub, config_file: Path | None) -> APIRouter:
+    router = APIRouter(default_response_class=Response)
+    trying = asyncio.Lock()
+
+    @router.get("/signals", responses=_says(Signal, is_list=True))
+    async def signals(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
+        """The newest signals, oldest first: of the store, where there is one, else of this run."""
+        stored = await hub.read(lambda reader: reader.signals(since_ms, symbol, limit))
+        ours = _since(hub.bot.signals, since_ms, symbol)
+        return _json(_merged(stored or (), ours, lambda one: one.event_time_ms)[-limit:])
+
+    @router.get("/alerts", responses=_says(AlertRecord, is_list=True))
+    async def alerts(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
+        """The newest alerts, oldest first."""
+        stored = await hub.read(lambda reader: reader.alerts(since_ms, symbol, limit)) or []
+        earlier = [record_of(alert) for one in stored if (alert := _decoded(one.body)) is not None]
+        ours = [one for one in hub.alerts() if one.time_ms >= since_ms and (symbol is None or one.symbol == symbol)]
+        by_key = {one.key: one for one in [*earlier, *ours]}
+        return _json(sorted(by_key.values(), key=lambda one: one.time_ms)[-limit:])
+
+    @router.get("/outcomes", responses=_says(OutcomeRecord, is_list=True))
+    async def outcomes(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
+        """What came of the newest alerts, oldest first."""
+        found = [
+            one for one in hub.outcome_records() if one.time_ms >= since_ms and (symbol is None or one.symbol == symbol)
+        ]
+        return _json(found[-limit:])
+
+    @router.get("/scorecard", responses=_says(Score, is_list=True))
+    async def scores() -> Response:
+        """How well each rule's alerts did against random moments."""
+        return _json(hub.scores())
+
+    @router.get("/rules", responses=_says(RuleRecord, is_list=True))
+    async def rules() -> Response:
+        """The rules in force, how often each spoke today, its budget and its hit rate."""
+        return _json(hub.rules())
+
+    @router.post("/rules/{name}/trial", responses=_says(RuleTrial), openapi_extra=_takes(RuleChange))
+    async def trial(name: str, request: Request) -> Response:
+        """How many alerts a rule would have given in the last 24 h with one number changed; nothing is saved."""
+        change = await _body(request, RuleChange)
+        rule = changed_rule(hub, name, change.condition, change.name, change.value)
+        if trying.locked():
+            raise HTTPException(429, "another rule is being tried; this takes a while", {"Retry-After": "10"})
+        if not hub.has_store:
+            raise HTTPException(409, "a rule is tried on the past that a watch has kept, and nothing is kept here")
+        async with trying:
+            return _json(await try_rule(rule, config_file))
+
+    return router
+
+
+def _since(signals: Iterable[Signal], since_ms: int, symbol: str | None) -> list[Signal]:
+    return [one for one in signals if one.event_time_ms >= since_ms and (symbol is None or one.symbol == symbol)]
+
+
+def _merged(stored: Iterable[_T], ours: Iterable[_T], time_of: Callable[[_T], int]) -> list[_T]:
+    """Both, each once, by time."""
+    known: dict[Any, _T] = {msgspec.json.encode(one): one for one in [*stored, *ours]}
+    return sorted(known.values(), key=time_of)
+
+
+def _decoded(body: bytes) -> Alert | MarketAlert | None:
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(body, type=Alert)
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(body, type=MarketAlert)
+    return None
+
+
+# --- Live ------------------------------------------------------------------------------------------------------------
+
+
+def _streams(hub: Hub) -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/stream")
+    async def stream(socket: WebSocket, last_id: LastId = None) -> None:
+        """Signals and alerts as they are found, a ``StreamEvent`` each; resumable by ``last_id``."""
+        missed, reason = hub.events.after(last_id)
+        first = [msgspec.json.encode({"type": "reset", "reason": reason})] if reason else []
+        await _serve_socket(socket, hub.events, [*first, *missed])
+
+    @router.websocket("/pulse")
+    async def pulse(socket: WebSocket) -> None:
+        """How well the watch is, at each tick."""
+        await _serve_socket(socket, hub.pulse, [hub.pulse_now()])
+
+    @router.websocket("/market")
+    async def market(socket: WebSocket) -> None:
+        """The market table: whole at first, then at each tick what changed."""
+        await _serve_socket(socket, hub.market, [hub.market_now()])
+
+    sse = {"description": "Fine", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+
+    @router.get("/events", responses={**_says(StreamEvent), 200: sse}, response_class=StreamingResponse)
+    async def events(
+        last_id: LastId = None,
+        last_event_id: Annotated[str | None, Header(max_length=60)] = None,
+        for_s: Annotated[float | None, Query(ge=0, le=3_600, description="end after so many seconds")] = None,
+    ) -> Response:
+        """The same stream as server-sent events; browsers resume by themselves."""
+        if hub.events.is_full:
+            raise HTTPException(503, "too many are listening already", {"Retry-After": "5"})
+        missed, reason = hub.events.after(last_event_id or last_id)
+        # Subscribed in the same breath as the missed ones are taken, so that nothing falls between.
+        subscriber = hub.events.subscribe()
+        text = _sse(hub.events, subscriber, missed, reason, for_s)
+        return StreamingResponse(text, media_type="text/event-stream")
+
+    return router
+
+
+async def _serve_socket(socket: WebSocket, topic: Topic, first: list[bytes]) -> None:
+    """Send what comes until the reader goes or is too slow."""
+    if topic.is_full:
+        await socket.accept()
+        await socket.close(TRY_AGAIN, "too many are listening already")
+        return
+    subscriber = topic.subscribe()
+    sending = listening = None
+    try:
+        await socket.accept()
+        sending = asyncio.create_task(_send_all(socket, first, subscriber))
+        listening = asyncio.create_task(_until_gone(socket))
+        await asyncio.wait([sending, listening], return_when=asyncio.FIRST_COMPLETED)
+        if subscriber.reason:
+            logger.info("a reader of the live stream is dropped: %s", subscriber.reason)
+            with contextlib.suppress(RuntimeError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await socket.close(TRY_AGAIN, subscriber.reason)
+    finally:
+        topic.unsubscribe(subscriber)
+        for task in (sending, listening):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in (sending, listening) if task is not None), return_exceptions=True)
+
+
+async def _send_all(socket: WebSocket, first: list[bytes], subscriber: Subscriber) -> None:
+    try:
+        for message in first:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await socket.send_text(message.decode())
+        async for message in subscriber:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await socket.send_text(message.decode())
+    except TimeoutError:
+        subscriber.drop(f"too slow: nothing was taken for {SEND_TIMEOUT_S:.0f} s")
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    """Nothing is expected from a reader, but only reading shows that it has gone."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def _sse(
+    topic: Topic, subscriber: Subscriber, missed: list[bytes], reason: str, for_s: float | None
+) -> AsyncIterator[bytes]:
+    try:
+        yield b"retry: 2000\n\n"
+        if reason:
+            yield b"event: reset\ndata: " + msgspec.json.encode({"reason": reason}) + b"\n\n"
+        for message in missed:
+            yield _sse_event(message)
+        loop = asyncio.get_running_loop()
+        until_s = None if for_s is None else loop.time() + for_s
+        while True:
+            wait_s = HEARTBEAT_S if until_s is None else min(HEARTBEAT_S, until_s - loop.time())
+            try:
+                async with asyncio.timeout(max(0.0, wait_s)):
+                    yield _sse_event(await anext(subscriber))
+            except TimeoutError:
+                if until_s is not None and loop.time() >= until_s:
+                    return
+                yield b": still here\n\n"
+            except StopAsyncIteration:
+                yield b"event: dropped\ndata: " + msgspec.json.encode({"reason": subscriber.reason}) + b"\n\n"
+                return
+    finally:
+        topic.unsubscribe(subscriber)
+
+
+def _sse_event(message: bytes) -> bytes:
+    name = msgspec.json.decode(message, type=_Named).id
+    return b"id: " + name.encode() + b"\ndata: " + message + b"\n\n"
+
+
+class _Named(msgspec.Struct, frozen=True):
+    id: str
+
+
+# --- Actions ---------------------------------------------------------------------------------------------------------
+
+
+def _who(request: Request) -> str:
+    return f"somebody at {address_of(request)}"
+
+
+Who = Annotated[str, Depends(_who)]
+
+
+def _actions(hub: Hub) -> APIRouter:
+    router = APIRouter(default_response_class=Response)
+    actions = hub.actions
+
+    @router.post("/rules/{name}/pause", responses=_says(Done))
+    async def pause(name: str, who: Who) -> Response:
+        """Let a rule find and learn, and tell nothing."""
+        actions.pause(name, who)
+        return _json(Done(f"{name} is paused"))
+
+    @router.post("/rules/{name}/resume", responses=_says(Done))
+    async def resume(name: str, who: Who) -> Response:
+        actions.resume(name, who)
+        return _json(Done(f"{name} tells again"))
+
+    @router.post("/rules/{name}/change", responses=_says(Done), openapi_extra=_takes(RuleChange))
+    async def change(name: str, request: Request, who: Who) -> Response:
+        """Change a number of a rule, in force at once, until its file changes or the program ends."""
+        wanted = await _body(request, RuleChange)
+        changes = actions.change_rule(changed_rule(hub, name, wanted.condition, wanted.name, wanted.value), who)
+        return _json(Done("; ".join(changes) or "nothing changed"))
+
+    @router.post("/symbols/{symbol}/mute", responses=_says(Done))
+    async def mute(symbol: str, who: Who) -> Response:
+        """Tell nothing of a contract."""
+        actions.mute(symbol, who)
+        return _json(Done(f"{symbol} is muted"))
+
+    @router.post("/symbols/{symbol}/unmute", responses=_says(Done))
+    async def unmute(symbol: str, who: Who) -> Response:
+        actions.unmute(symbol, who)
+        return _json(Done(f"{symbol} is heard again"))
+
+    @router.post("/symbols/{symbol}/pin", responses=_says(Done))
+    async def pin(symbol: str, who: Who) -> Response:
+        """Serve a contract before all others."""
+        actions.pin(symbol, who)
+        return _json(Done(f"{symbol} is pinned"))
+
+    @router.post("/symbols/{symbol}/unpin", responses=_says(Done))
+    async def unpin(symbol: str, who: Who) -> Response:
+        actions.unpin(symbol, who)
+        return _json(Done(f"{symbol} is no longer pinned"))
+
+    @router.post("/connections/{source}/restart", responses=_says(Done))
+    async def restart(source: str, who: Who) -> Response:
+        """Give up the socket of a connection and dial anew."""
+        actions.restart_connection(source, who)
+        return _json(Done(f"{source} dials anew"))
+
+    @router.post("/test-alert", responses=_says(Done))
+    async def test_alert(who: Who) -> Response:
+        """Tell an alert that no market made, on every way that real ones take."""
+        return _json(Done(f"alert {actions.test_alert(who).key} is on its way"))
+
+    return router
+
+
+# --- Sessions --------------------------------------------------------------------------------------------------------
+
+
+def _session(access: Access) -> APIRouter:
+    router = APIRouter(default_response_class=Response)
+
+    @router.post("/login", responses=_says(Done), openapi_extra=_takes(Login))
+    async def login(request: Request) -> Response:
+        """Exchange the token for a session cookie."""
+        wanted = await _body(request, Login)
+        session = access.sign_in(wanted.token, address_of(request))
+        if isinstance(session, Refusal):
+            return problem(session.status, session.detail, session.headers)
+        return with_session(_json(Done("signed in")), session, request)
+
+    @router.post("/logout", responses=_says(Done))
+    async def logout(request: Request) -> Response:
+        """End the session."""
+        access.sign_out(request.cookies.get(COOKIE, ""))
+        response = _json(Done("signed out"))
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
+
+    return router
+
+
+def _login_page(access: Access) -> APIRouter:
+    """A form that works without scripts, because nothing else is shown before somebody has signed in."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/login")
+    async def form(next: str = "/") -> Response:
+        said = "" if access.has_token else "No token is configured: set dashboard.token and restart."
+        return HTMLResponse(_form(next, said))
+
+    @router.post("/login")
+    async def submit(request: Request) -> Response:
+        fields = parse_qs((await request.body()).decode(errors="replace"))
+        target = fields.get("next", ["/"])[0]
+        session = access.sign_in(fields.get("token", [""])[0], address_of(request))
+        if isinstance(session, Refusal):
+            return HTMLResponse(_form(target, f"{session.detail[:1].upper()}{session.detail[1:]}."), session.status)
+        # Only within this site: "//elsewhere" would lead away from it.
+        is_ours = target.startswith("/") and not target.startswith(("//", "/\\"))
+        return with_session(RedirectResponse(target if is_ours else "/", 303), session, request)
+
+    return router
+
+
+def _form(target: str, said: str) -> str:
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>perpwatch: sign in</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/static/perpwatch.css"></head><body class="sign-in">
+<form method="post" action="/login"><h1>perpwatch</h1><p>Actions change a running watch, so they need its token.</p>
+<label for="token">Token</label><input id="token" name="token" type="password" autocomplete="current-password"
+ required autofocus><input type="hidden" name="next" value="{escape(target, quote=True)}">
+<p class="said" role="alert">{escape(said)}</p><button type="submit">Sign in</button></form></body></html>"""
+
+
+def with_session(response: Response, session: str, request: Request) -> Response:
+    """The response with the cookie of a session."""
+    is_secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, session, int(SESSION_S), httponly=True, samesite="strict", secure=is_secure)
+    return response

@@ -1,0 +1,443 @@
+"""The one place that looks at a running bot for API and pages: everything is made once and shared by all who look."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeVar
+
+import msgspec
+
+from perpwatch.alert.outcomes import Outcome, Score, scorecard
+from perpwatch.alert.policy import Alert, MarketAlert
+from perpwatch.app.api_actions import Actions
+from perpwatch.app.api_market import FIELDS, MarketRow, MarketTable
+from perpwatch.app.api_records import (
+    AlertRecord,
+    Candles,
+    ConnectionRecord,
+    Coverage,
+    LedgerPage,
+    LedgerRow,
+    MinuteTrades,
+    OutcomeRecord,
+    RestRecord,
+    RuleRecord,
+    Setting,
+    Status,
+    StreamEvent,
+    SymbolDetail,
+    SymbolRow,
+    TradesFlow,
+    TrustCount,
+)
+from perpwatch.app.api_stream import Events, Topic
+from perpwatch.app.bot import Bot
+from perpwatch.app.engine import Step
+from perpwatch.app.health import Monitor
+from perpwatch.app.metrics import coverage_of
+from perpwatch.app.planning import PlanReport, plan_report
+from perpwatch.app.view import alert_line
+from perpwatch.detect.rules import Condition, Rule, describe
+from perpwatch.errors import ConfigurationError, ExchangeError, StoreError
+from perpwatch.feed.rest import Priority
+from perpwatch.market.candles import roll_up_all
+from perpwatch.market.ledger import CODES
+from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Candle, Signal, Timeframe
+from perpwatch.store import Reader
+
+logger = logging.getLogger(__name__)
+
+DAY_MS = 1_440 * MINUTE_MS
+#: Outcomes at hand, and how far back they are read from the store.
+KEPT_OUTCOMES, OUTCOME_DAYS = 10_000, 30
+#: Over so many ticks the rate of a connection is told.
+RATE_TICKS = 10
+#: Candles that were asked of the exchange are good for so long.
+CANDLES_FRESH_S, CANDLES_KEPT = 60.0, 200
+#: An answer of the exchange is awaited for so long; then what is at hand must do.
+CANDLES_WAIT_S = 4.0
+
+_Read = TypeVar("_Read")
+
+
+class Hub:
+    """Watches a bot for its audience. :meth:`run` must run beside the bot, and :meth:`note` be told every step.
+
+    Args:
+        reader: the store, where there is one.
+        tick_s: seconds of the loop between two pictures.
+    """
+
+    def __init__(
+        self, bot: Bot, monitor: Monitor, title: str, reader: Reader | None, *, tick_s: float, max_clients: int
+    ) -> None:
+        self.bot = bot
+        self.monitor = monitor
+        self.title = title
+        self.actions = Actions(bot)
+        self.table = MarketTable(bot)
+        self.config_file: Path | None = None  # where rules that are tried find the store
+        self.started_ms = bot.clock.time_ns() // 1_000_000
+        self.run_id = f"{time.time_ns():x}"
+        self.market = Topic(max_clients)
+        self.pulse = Topic(max_clients)
+        self.events = Events(self.run_id, max_clients)
+        self.outcomes: dict[str, Outcome] = {}
+        self.ticks = 0
+        self.tick_cost_s = 0.0  # the last one's
+        self._reader = reader
+        self._tick_s = tick_s
+        self._full: tuple[int, bytes] = (-1, b"")
+        self._frames: deque[tuple[float, dict[str, int]]] = deque(maxlen=RATE_TICKS + 1)
+        self._day = 0
+        self._counts: Counter[tuple[str, str]] = Counter()  # rule and what: signals, alerts, suppressed; of the day
+        self._candles: dict[tuple[str, Timeframe], tuple[float, list[Candle]]] = {}
+
+    # --- The flow ---------------------------------------------------------------------------------------------------
+
+    def note(self, step: Step) -> None:
+        """Take what a step found; costs nothing where it found nothing."""
+        if step.signals or step.alerts or step.suppressed or step.outcomes:
+            self._count(step)
+            for signal in step.signals:
+                self._tell("signal", signal.event_time_ms, signal=signal)
+            for alert in step.alerts:
+                self._tell("alert", alert.time_ms, alert=record_of(alert))
+            for outcome in step.outcomes:
+                self._keep(outcome)
+
+    async def run(self) -> None:
+        """Make a picture at every tick, until cancelled."""
+        await self._recall()
+        while True:
+            await asyncio.sleep(self._tick_s)
+            self.tick()
+
+    def tick(self) -> None:
+        """Bring the table up to date, and tell everybody what changed."""
+        began_s = time.perf_counter()
+        self.ticks += 1
+        self._frames.append(
+            (self.bot.clock.monotonic(), {one.source: one.data_frames for one in self.bot.feed.pool.status()})
+        )
+        changed, gone = self.table.update()
+        if len(self.market):
+            self.market.publish(self._message(changed, gone))
+        if len(self.pulse):
+            self.pulse.publish(self.pulse_now())
+        self.tick_cost_s = time.perf_counter() - began_s
+
+    def market_now(self) -> bytes:
+        """The whole table as a message; made once for all who come between two ticks."""
+        if self._full[0] != self.ticks:
+            self._full = self.ticks, self._message(list(self.table.rows.values()), [], is_whole=True)
+        return self._full[1]
+
+    def pulse_now(self) -> bytes:
+        """How well the watch is, as a message."""
+        return msgspec.json.encode({"type": "pulse", **self._pulse()})
+
+    def _pulse(self) -> dict[str, Any]:
+        health = self.monitor.report()
+        return {
+            "run": self.run_id,
+            "time_ms": self.table.updated_ms,
+            "age_s": health.data.age_s,
+            "status": health.status,
+            "reasons": health.reasons,
+            "watched": len(self.table.rows),
+        }
+
+    def _message(self, rows: Sequence[MarketRow], gone: Sequence[str], *, is_whole: bool = False) -> bytes:
+        kind = "whole" if is_whole else "changes"
+        message = {"type": kind, **self._pulse(), "rows": rows, "gone": gone}
+        if is_whole:
+            message["fields"] = FIELDS
+        return msgspec.json.encode(message)
+
+    def _tell(self, kind: str, time_ms: int, *, signal: Signal | None = None, alert: AlertRecord | None = None) -> None:
+        number, name = self.events.next_id()
+        self.events.tell(number, msgspec.json.encode(StreamEvent(name, kind, time_ms, signal, alert)))
+
+    def _count(self, step: Step) -> None:
+        day = self.bot.engine.now_ms // DAY_MS
+        if day != self._day:
+            self._day, self._counts = day, Counter()
+        for signal in step.signals:
+            self._counts[signal.rule, "signals"] += 1
+        for alert in step.alerts:
+            self._counts[alert.rule, "alerts"] += 1
+        for suppressed in step.suppressed:
+            self._counts[suppressed.rule, "suppressed"] += 1
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.key] = outcome
+        if len(self.outcomes) > KEPT_OUTCOMES:
+            del self.outcomes[next(iter(self.outcomes))]
+
+    async def _recall(self) -> None:
+        """What came of earlier alerts, from the store."""
+        since_ms = self.started_ms - OUTCOME_DAYS * DAY_MS
+        for stored in await self.read(lambda reader: reader.outcomes(since_ms)) or ():
+            try:
+                self._keep(msgspec.json.decode(stored.body, type=Outcome))
+            except msgspec.DecodeError as error:
+                logger.warning("an outcome cannot be read and is left out: %s", error)
+
+    @property
+    def has_store(self) -> bool:
+        return self._reader is not None
+
+    async def read(self, question: Callable[[Reader], _Read]) -> _Read | None:
+        """Ask the store, beside the loop; None where there is none, or where it cannot answer, which is logged."""
+        if self._reader is None:
+            return None
+        try:
+            return await asyncio.to_thread(question, self._reader)
+        except StoreError as error:
+            logger.warning("the store cannot be read: %s", error)
+            return None
+
+    # --- The watch --------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        bot = self.bot
+        return Status(
+            run=self.run_id,
+            title=self.title,
+            line=bot.status_line(),
+            time_ms=bot.engine.now_ms,
+            started_ms=self.started_ms,
+            signals=bot.engine.signals,
+            alerts=bot.engine.alerts,
+            stream_clients=len(self.events) + len(self.market) + len(self.pulse),
+            stream_clients_dropped=self.events.dropped + self.market.dropped + self.pulse.dropped,
+            health=self.monitor.report(),
+        )
+
+    def connections(self) -> list[ConnectionRecord]:
+        before_s, before = self._frames[0] if self._frames else (0.0, dict[str, int]())
+        span_s = self._frames[-1][0] - before_s if self._frames else 0.0
+        return [
+            ConnectionRecord(
+                source=one.source,
+                state=one.state.value,
+                confirmed=one.confirmed,
+                wanted=one.wanted,
+                rate=round(max(0, self._frames[-1][1].get(one.source, 0) - before.get(one.source, 0)) / span_s, 2)
+                if span_s > 0.0
+                else 0.0,
+                expected_rate=round(one.expected_rate, 2),
+                data_frames=one.data_frames,
+                bad_frames=one.bad_frames,
+                reconnects=one.reconnects,
+                refusals=one.refusals,
+                data_age_s=None if one.data_age_s is None else round(one.data_age_s, 2),
+                retry_in_s=None if one.retry_in_s is None else round(one.retry_in_s, 1),
+                last_error=one.last_error,
+            )
+            for one in self.bot.feed.pool.status()
+        ]
+
+    def rest(self) -> RestRecord:
+        rest = self.bot.feed.rest
+        counters = rest.counters
+        breakers = {endpoint: rest.breaker_state(endpoint).value for endpoint in rest.breakers}
+        return RestRecord(
+            counters.requests, counters.failures, counters.rate_limited, rest.waiting, round(rest.rate, 2), breakers
+        )
+
+    def plan(self) -> PlanReport:
+        """What should be subscribed where, and why."""
+        turnover = {symbol: row.turnover_24h or 0.0 for symbol, row in self.table.rows.items()}
+        return plan_report(self.bot.config, turnover)
+
+    def coverage(self) -> Coverage:
+        bot, found = self.bot, coverage_of(self.bot)
+        end_ms = bot.engine.now_ms - bot.engine.now_ms % MINUTE_MS
+        counts = bot.engine.ledger.counts(bot.watched, end_ms - 60 * MINUTE_MS, end_ms)
+        return Coverage(
+            found.watched, found.covered, found.polled, bot.progress.warm, bot.gap_reasons(), TrustCount(60, counts)
+        )
+
+    def ledger(self, symbols: Sequence[str], minutes: int) -> LedgerPage:
+        """What is known of the last closed minutes of some symbols."""
+        now_ms, ledger = self.bot.engine.now_ms, self.bot.engine.ledger
+        end_ms = now_ms - now_ms % MINUTE_MS
+        start_ms = max(0, end_ms - minutes * MINUTE_MS)
+        rows = [LedgerRow(symbol, "".join(map(str, ledger.codes(symbol, start_ms, end_ms)))) for symbol in symbols]
+        return LedgerPage(start_ms, minutes, {str(code): trust for trust, code in CODES.items()}, rows)
+
+    # --- One contract -----------------------------------------------------------------------------------------------
+
+    def symbol(self, symbol: str) -> SymbolDetail | None:
+        """None for one that is not watched."""
+        row, series = self.table.rows.get(symbol), self.bot.engine.book.series.get(symbol)
+        if row is None or series is None:
+            return None
+        return SymbolDetail(
+            named(row),
+            series.contract,
+            symbol in self.bot.analysis.muted,
+            symbol in self.bot.pinned,
+            series.source if series.is_up else "",
+            f"https://futures.mexc.com/exchange/{symbol}",
+        )
+
+    async def candles(self, symbol: str, timeframe: Timeframe, limit: int) -> Candles | None:
+        """The newest candles of a watched symbol, from memory, else the store, else the exchange; None if not watched.
+
+        The last one is the running candle where the timeframe is analysed.
+        """
+        book = self.bot.engine.book
+        series = book.series.get(symbol)
+        if series is None:
+            return None
+        minutes = list(series.minutes)
+        at_hand = roll_up_all(minutes, timeframe, until_ms=minutes[-1].close_time_ms) if minutes else []
+        if at_hand and timeframe is not Timeframe.Min1 and minutes[0].open_time_ms > at_hand[0].open_time_ms:
+            at_hand = at_hand[1:]  # its first minutes are not at hand
+        if len(at_hand) < limit:
+            known = {one.open_time_ms: one for one in await self._older(symbol, timeframe, limit)}
+            at_hand = [one for _, one in sorted((known | {one.open_time_ms: one for one in at_hand}).items())]
+        usual = [one.turnover for one in at_hand[-limit:]]
+        series = book.series.get(symbol)
+        if series is not None and series.running is not None and timeframe in ANALYSED_TIMEFRAMES:
+            running = book.running_candle(series, timeframe)
+            at_hand = [one for one in at_hand if one.open_time_ms < running.open_time_ms] + [running]
+        return Candles(symbol, timeframe, fmean(usual) if usual else None, at_hand[-limit:])
+
+    async def _older(self, symbol: str, timeframe: Timeframe, limit: int) -> list[Candle]:
+        stored = await self.read(lambda reader: reader.newest_candles(symbol, timeframe, limit))
+        if stored is not None and len(stored) >= limit:
+            return stored
+        kept = self._candles.get((symbol, timeframe))
+        now_s = self.bot.clock.monotonic()
+        if kept is not None and now_s - kept[0] < CANDLES_FRESH_S:
+            return kept[1]
+        bot = self.bot
+        end_ms = bot.feed.now_ms()
+        start_ms = max(0, end_ms - min(limit, bot.adapter.limits.max_candles_per_request) * timeframe.milliseconds)
+        request = bot.adapter.candles(bot.engine.book.series[symbol].contract, timeframe, start_ms, end_ms)
+        try:
+            async with asyncio.timeout(CANDLES_WAIT_S):
+                history = await bot.feed.rest.fetch(request, Priority.AUDIT)
+        except (ExchangeError, TimeoutError) as error:
+            logger.info("candles of %s for a page cannot be read: %s", symbol, error or "it takes too long")
+            return list(stored or ())
+        found = [one for one in history.candles if one.close_time_ms <= end_ms]
+        self._candles[symbol, timeframe] = now_s, found
+        if len(self._candles) > CANDLES_KEPT:
+            del self._candles[next(iter(self._candles))]
+        return found
+
+    def trades(self, symbol: str) -> TradesFlow:
+        """The trades of the last hour's minutes, where they are subscribed."""
+        flow, now_ms = self.bot.analysis.flow, self.bot.engine.now_ms
+        first_ms = now_ms - now_ms % MINUTE_MS - 59 * MINUTE_MS
+        minutes = []
+        for open_time_ms in range(first_ms, now_ms, MINUTE_MS):
+            one = flow.of_candle(symbol, Timeframe.Min1, open_time_ms)
+            if one is not None:
+                rushes = one.buy_rushes + one.sell_rushes
+                minutes.append(MinuteTrades(open_time_ms, one.trades, rushes, round(one.buy_share, 4)))
+        return TradesFlow(symbol, bool(minutes), minutes)
+
+    # --- What was found ---------------------------------------------------------------------------------------------
+
+    def alerts(self) -> list[AlertRecord]:
+        """The newest alerts of this run, oldest first."""
+        return [record_of(alert) for alert in self.bot.alerts]
+
+    def outcome_records(self) -> list[OutcomeRecord]:
+        return [OutcomeRecord.of(one) for one in self.outcomes.values()]
+
+    def scores(self) -> list[Score]:
+        return scorecard(self.outcomes.values(), self.bot.engine.now_ms)
+
+    def rules(self) -> list[RuleRecord]:
+        analysis, now_ms = self.bot.analysis, self.bot.engine.now_ms
+        scores = {score.rule: score for score in self.scores() if score.days == OUTCOME_DAYS}
+        budgets = analysis.desk.budget_status(now_ms)
+        counts = self._counts if now_ms // DAY_MS == self._day else Counter[tuple[str, str]]()
+        records = []
+        for rule in analysis.rules.rules:
+            score, budget = scores.get(rule.name), budgets.get(rule.name)
+            records.append(
+                RuleRecord(
+                    name=rule.name,
+                    text=describe(rule),
+                    is_tag=rule.is_tag,
+                    is_paused=rule.name in analysis.paused,
+                    signals_today=counts[rule.name, "signals"],
+                    alerts_today=counts[rule.name, "alerts"],
+                    suppressed_today=counts[rule.name, "suppressed"],
+                    budget=budget.text if budget is not None else "",
+                    alerts_per_day=rule.alerts_per_day,
+                    hit_rate=score.hit_rate if score is not None else None,
+                    judged=score.judged if score is not None else 0,
+                    settings=[
+                        Setting(number, name, float(value))
+                        for number, condition in enumerate(rule.conditions)
+                        for name, value in numbers_of(condition).items()
+                    ],
+                )
+            )
+        return records
+
+
+def named(row: MarketRow) -> SymbolRow:
+    return SymbolRow(*msgspec.structs.astuple(row))
+
+
+def record_of(alert: Alert | MarketAlert) -> AlertRecord:
+    text = alert_line(alert)
+    if isinstance(alert, Alert):
+        return AlertRecord(alert.key, alert.time_ms, alert.rule, alert.symbol, text, alert=alert)
+    return AlertRecord(alert.key, alert.time_ms, alert.rule, "", text, market=alert)
+
+
+def numbers_of(condition: Condition) -> dict[str, int | float]:
+    """The numbers that decide when a condition holds, those with their defaults too."""
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(condition.kind.make).parameters.items()
+    }
+    return {
+        name: value
+        for name, value in (defaults | dict(condition.settings)).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def changed_rule(hub: Hub, name: str, condition: int, setting: str, value: float) -> Rule:
+    """A rule in force with one number changed.
+
+    Raises:
+        ConfigurationError: no such rule, condition or setting, or a value that its detector refuses.
+    """
+    rules = {rule.name: rule for rule in hub.bot.analysis.rules.rules}
+    if name not in rules:
+        raise ConfigurationError("rule", name, f"one of {', '.join(rules)}")
+    rule = rules[name]
+    if not 0 <= condition < len(rule.conditions):
+        raise ConfigurationError("condition", condition, f"0 to {len(rule.conditions) - 1}")
+    old = rule.conditions[condition]
+    numbers = numbers_of(old)
+    if setting not in numbers:
+        raise ConfigurationError("name", setting, f"one of {', '.join(numbers) or 'none: it has no numbers'}")
+    known = numbers[setting]
+    number = int(value) if isinstance(known, int) and value.is_integer() else value
+    new = msgspec.structs.replace(old, settings={**old.settings, setting: number})
+    try:
+        new.make()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(setting, value, str(error)) from error
+    conditions = (*rule.conditions[:condition], new, *rule.conditions[condition + 1 :])
+    return msgspec.structs.replace(rule, conditions=conditions)

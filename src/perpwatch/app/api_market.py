@@ -1,0 +1,199 @@
+"""The whole market as one table, a row per watched contract, brought up to date once per tick and shared by everybody.
+
+What changes with every push (price, turnover of the running minute) is computed at each tick; what changes once a
+minute is kept, and the dear part of it is renewed for some symbols at a time, so that no tick takes long.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from perpwatch.app.bot import Bot
+from perpwatch.market.candles import Series
+from perpwatch.market.ledger import CODES
+from perpwatch.model import MINUTE_MS, Candle, Trust
+
+#: Minutes that make up what is usual, and how many of them must be known.
+USUAL_MINUTES, USUAL_NEEDED = 60, 20
+#: Minutes over which moves and changes of open interest are told.
+MOVES = (1, 5, 15, 60)
+#: Symbols whose usual figures are renewed in one tick; a thousand take four.
+RENEWED_PER_TICK = 300
+
+_TRUST = {code: trust for trust, code in CODES.items()}
+
+
+class MarketRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One contract at one moment. A figure that is not known is null.
+
+    ``move_N`` is the price against the close of the minute that opened N minutes before the running one. ``activity``
+    is the turnover of the last sixty seconds over the mean minute of the last hour. ``anomaly`` is the larger of
+    ``activity`` and the move of one minute over the mean absolute move of a minute: how many times its usual the
+    contract does just now.
+    """
+
+    symbol: str
+    price: float | None  # quote coin
+    move_1: float | None  # fraction
+    move_5: float | None
+    move_15: float | None
+    move_60: float | None
+    turnover_24h: float | None  # quote coin
+    activity: float | None  # times the usual
+    anomaly: float | None  # times the usual
+    open_interest_change: float | None  # fraction, over an hour or as long as it is known
+    funding_rate: float | None  # fraction per settlement
+    known: float  # share of the last sixty minutes about which something is known
+    trust: Trust  # of the last closed minute
+    is_live: bool  # its candles are streamed at this moment
+
+
+FIELDS = MarketRow.__struct_fields__
+
+
+@dataclass(slots=True)
+class _Past:
+    """What a symbol's closed minutes say."""
+
+    state: tuple[int, int, int] = (-1, 0, 0)  # the minute it was made in, the newest closed one, how many there were
+    closes: tuple[float | None, ...] = (None,) * len(MOVES)
+    last_turnover: float = 0.0
+    usual_ms: int = -1
+    usual_turnover: float | None = None
+    usual_move: float | None = None
+    known: float = 0.0
+    trust: Trust = Trust.UNKNOWN
+    interest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=MOVES[-1] + 1))
+
+
+class MarketTable:
+    """The rows of all watched contracts, most traded first."""
+
+    def __init__(self, bot: Bot) -> None:
+        self.rows: dict[str, MarketRow] = {}
+        self.updated_ms = 0  # exchange time of the rows
+        self.version = 0  # counts the updates that changed something
+        self._bot = bot
+        self._past: dict[str, _Past] = {}
+        self._next = 0  # whose usual figures are renewed next
+
+    def update(self) -> tuple[list[MarketRow], list[str]]:
+        """Bring the rows up to date.
+
+        Returns:
+            The rows that are new or changed, and the symbols that are gone.
+        """
+        engine = self._bot.engine
+        now_ms = engine.now_ms
+        symbols = [symbol for symbol in self._bot.watched if symbol in engine.book.series]
+        self._renew(symbols, now_ms)
+        changed, rows = [], {}
+        for symbol in symbols:
+            row = self._row(engine.book.series[symbol], now_ms)
+            if row != self.rows.get(symbol):
+                changed.append(row)
+            rows[symbol] = row
+        gone = [symbol for symbol in self.rows if symbol not in rows]
+        for symbol in gone:
+            self._past.pop(symbol, None)
+        self.rows, self.updated_ms = rows, now_ms
+        self.version += bool(changed or gone)
+        return changed, gone
+
+    def _row(self, series: Series, now_ms: int) -> MarketRow:
+        symbol, contract = series.contract.symbol, series.contract
+        past = self._past.get(symbol)
+        if past is None:
+            past = self._past[symbol] = _Past()
+        minutes = series.minutes
+        opened_ms = now_ms - now_ms % MINUTE_MS
+        state = opened_ms, minutes[-1].open_time_ms if minutes else 0, len(minutes)
+        if state != past.state:
+            past.state = state
+            past.closes = tuple(_close_of(minutes, opened_ms - back * MINUTE_MS) for back in MOVES)
+            last = _minute_of(minutes, opened_ms - MINUTE_MS)
+            past.last_turnover = last.turnover if last is not None else 0.0
+        ticker, running = self._bot.engine.tickers.get(symbol), series.running
+        is_running = running is not None and running.open_time_s * 1_000 >= opened_ms
+        if running is not None and is_running:
+            price: float | None = running.close
+            turnover = contract.turnover(running.contracts, running.amount)
+        else:
+            price = ticker.last_price if ticker is not None else minutes[-1].close if minutes else None
+            turnover = 0.0
+        moves = [price / close - 1.0 if price and close else None for close in past.closes]
+        left = 1.0 - (now_ms - opened_ms) / MINUTE_MS
+        activity = (turnover + left * past.last_turnover) / past.usual_turnover if past.usual_turnover else None
+        anomaly = activity
+        if moves[0] is not None and past.usual_move:
+            anomaly = max(activity or 0.0, abs(moves[0]) / past.usual_move)
+        day, interest, funding = None, None, None
+        if ticker is not None:
+            day = contract.turnover(ticker.contracts_24h or 0.0, ticker.amount_24h or 0.0)
+            funding = ticker.funding_rate
+            if ticker.open_interest:
+                if not past.interest or past.interest[-1][0] != opened_ms:
+                    past.interest.append((opened_ms, ticker.open_interest))
+                if past.interest[0][0] < opened_ms:
+                    interest = ticker.open_interest / past.interest[0][1] - 1.0
+        return MarketRow(
+            symbol,
+            price,
+            _rounded(moves[0], 5),
+            _rounded(moves[1], 5),
+            _rounded(moves[2], 5),
+            _rounded(moves[3], 5),
+            _rounded(day, 0),
+            _rounded(activity, 2),
+            _rounded(anomaly, 2),
+            _rounded(interest, 4),
+            funding,
+            past.known,
+            past.trust,
+            series.is_up,
+        )
+
+    def _renew(self, symbols: list[str], now_ms: int) -> None:
+        """Renew what is usual, and what is known, of some symbols whose minute is over."""
+        if not symbols:
+            return
+        opened_ms, book, ledger = now_ms - now_ms % MINUTE_MS, self._bot.engine.book.series, self._bot.engine.ledger
+        start = self._next % len(symbols)
+        for symbol in (symbols[start:] + symbols[:start])[:RENEWED_PER_TICK]:
+            past = self._past.setdefault(symbol, _Past())
+            codes = ledger.codes(symbol, opened_ms - USUAL_MINUTES * MINUTE_MS, opened_ms)
+            past.known = round(1.0 - codes.count(0) / len(codes), 3)
+            past.trust = _TRUST[next((code for code in codes[:-4:-1] if code), 0)]
+            if past.usual_ms < opened_ms:
+                recent = book[symbol].minutes[-USUAL_MINUTES:]
+                if len(recent) >= USUAL_NEEDED:
+                    past.usual_ms = opened_ms
+                    past.usual_turnover = sum([one.turnover for one in recent]) / len(recent)
+                    past.usual_move = sum([abs(one.close / one.open - 1.0) for one in recent if one.open]) / len(recent)
+        self._next = (start + RENEWED_PER_TICK) % max(len(symbols), 1)
+
+
+def _minute_of(minutes: Sequence[Candle], open_time_ms: int) -> Candle | None:
+    if not minutes:
+        return None
+    # Without gaps its place is known; with gaps it is looked for.
+    place = len(minutes) - 1 - (minutes[-1].open_time_ms - open_time_ms) // MINUTE_MS
+    if not 0 <= place < len(minutes) or minutes[place].open_time_ms != open_time_ms:
+        place = bisect.bisect_left(minutes, open_time_ms, key=lambda minute: minute.open_time_ms)
+    if place < len(minutes) and minutes[place].open_time_ms == open_time_ms:
+        return minutes[place]
+    return None
+
+
+def _close_of(minutes: Sequence[Candle], open_time_ms: int) -> float | None:
+    minute = _minute_of(minutes, open_time_ms)
+    return minute.close if minute is not None else None
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,177 @@
+"""API and pages around a running bot, served in its own loop.
+
+One process and one loop, because a picture of the market is then a look at memory. What keeps the feed safe is that no
+answer takes long: the table is made once a tick for everybody, messages are encoded once, readers who cannot follow are
+dropped, and whatever is dear happens in another process or thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from perpwatch.app.api import create_api
+from perpwatch.app.api_hub import Hub
+from perpwatch.app.api_security import Access, Gate
+from perpwatch.app.bot import Bot
+from perpwatch.app.config import Config
+from perpwatch.app.dashboard.pages import PAGES, show
+from perpwatch.app.dashboard_config import DashboardConfig
+from perpwatch.app.engine import Step
+from perpwatch.app.health import Monitor
+from perpwatch.errors import ConfigurationError
+from perpwatch.model import Batch
+from perpwatch.store import Database, Reader
+
+logger = logging.getLogger(__name__)
+
+#: How long readers are waited for at the end.
+GOODBYE_S = 1
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the program around."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Site:
+    """The API below ``/api/`` and the form to sign in; pages everywhere else."""
+
+    def __init__(self, api: ASGIApp) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_api = scope["type"] != "lifespan" and (scope["path"].startswith("/api/") or scope["path"] == "/login")
+        await (self._api if is_api else PAGES)(scope, receive, send)
+
+
+@contextlib.asynccontextmanager
+async def dashboard(
+    bot: Bot,
+    monitor: Monitor,
+    config: Config,
+    title: str,
+    *,
+    config_file: Path | None = None,
+    has_store: bool = True,
+    may_move: bool = False,
+    speed: float = 1.0,
+) -> AsyncIterator[str]:
+    """Serve API and pages as long as the block lasts; yields the address.
+
+    Args:
+        title: what is watched, for people.
+        has_store: the bot keeps what it finds, and pages may look there.
+        may_move: take a free port where the configured one is taken.
+        speed: seconds of the loop in a real one.
+    Raises:
+        ConfigurationError: the port cannot be had.
+    """
+    settings = config.dashboard
+    listening = _listen(settings, may_move=may_move)
+    host, port = listening.getsockname()[:2]
+    database = _open(config, config_file) if has_store and config.store.enabled else None
+    hub = Hub(
+        bot,
+        monitor,
+        title,
+        Reader(database) if database is not None else None,
+        tick_s=settings.refresh_interval * speed,
+        max_clients=settings.max_clients,
+    )
+    hub.config_file = config_file
+    access = Access(settings, time.monotonic)
+    app = Gate(_Site(create_api(hub, access, config_file)), access)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            proxy_headers=False,
+            ws_max_size=1 << 20,
+            ws_per_message_deflate=False,  # compressing for every reader would cost more than all else
+            timeout_graceful_shutdown=GOODBYE_S,
+        )
+    )
+    told = bot.on_step
+
+    def on_step(batch: Batch, step: Step) -> None:
+        hub.note(step)
+        told(batch, step)
+
+    bot.on_step = on_step
+    with show(hub, access):
+        serving = asyncio.create_task(server.serve([listening]))
+        looking = asyncio.create_task(hub.run())
+        looking.add_done_callback(_log_failure)
+        try:
+            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets no event
+                await asyncio.sleep(0.01)
+            name = f"[{host}]" if ":" in host else host
+            logger.info("dashboard at http://%s:%d", name, port)
+            yield f"http://{name}:{port}"
+        finally:
+            bot.on_step = told
+            looking.cancel()
+            for topic in (hub.market, hub.pulse, hub.events):
+                topic.close("the watch ends")
+            server.should_exit = True
+            await asyncio.gather(looking, serving, return_exceptions=True)
+            listening.close()
+            if database is not None:
+                database.close()
+
+
+def _open(config: Config, config_file: Path | None) -> Database:
+    return Database.open(config.store.address(config_file), migrate=False)
+
+
+def _listen(settings: DashboardConfig, *, may_move: bool) -> socket.socket:
+    """A socket on the configured address."""
+    try:
+        return _bind(settings.host, settings.port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and may_move:
+            return _bind(settings.host, 0)
+        if error.errno == errno.EADDRINUSE:
+            expected = "another program listens there; choose another port, 0 for a free one, or --no-dashboard"
+            raise ConfigurationError("dashboard.port", settings.port, expected) from error
+        if error.errno == errno.EACCES:
+            expected = "not allowed to this user; choose one above 1023"
+            raise ConfigurationError("dashboard.port", settings.port, expected) from error
+        text = f"cannot be listened on: {error.strerror or error}"
+        raise ConfigurationError("dashboard.host", settings.host, text) from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    one = socket.socket(family, kind, protocol)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(address)
+        one.listen(128)
+        one.setblocking(False)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """Our own failure must not go unnoticed, and must not end the watch."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the dashboard's picture of the market failed", exc_info=error)
