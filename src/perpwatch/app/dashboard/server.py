@@ -122,7 +122,6 @@ async def dashboard(
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets no event
                 await asyncio.sleep(0.01)
             name = f"[{host}]" if ":" in host else host
-            logger.info("dashboard at http://%s:%d", name, port)
             yield f"http://{name}:{port}"
         finally:
             bot.on_step = told
