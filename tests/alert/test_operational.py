@@ -74,6 +74,15 @@ def test_an_outage_is_one_start_and_one_end_with_its_duration_and_what_became_of
     assert watch.open() == {}
 
 
+def test_what_cannot_be_kept_is_told_and_a_short_lock_is_not() -> None:
+    full = "store: database or disk is full"
+    seconds = [at(second, not_kept=full if 10 <= second < 12 or 30 <= second < 90 else "") for second in range(120)]
+    assert told(OperationalWatch(), seconds) == [
+        (35.0, f"nothing is kept: {full}; tried again and again, with everything kept in memory"),
+        (95.0, "nothing is kept: back after 1 m 0 s"),
+    ]
+
+
 def test_start_and_end_name_when_the_trouble_began_and_have_keys_of_their_own() -> None:
     watch = OperationalWatch()
     start, end = [alert for snapshot in outage(30, 222, 600) for alert in watch.update(snapshot)]

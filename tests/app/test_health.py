@@ -429,6 +429,20 @@ async def test_a_host_that_is_not_ours_is_said() -> None:
     assert caught.value.key == "health.host"
 
 
+def test_a_store_that_cannot_be_written_is_told_and_so_is_its_recovery() -> None:
+    async def visit(monitor: Monitor) -> None:
+        await asyncio.sleep(60)
+        monitor.bot.keepers["store"] = lambda: "database or disk is full"
+        await asyncio.sleep(30)
+        monitor.bot.keepers["store"] = lambda: ""
+
+    alerts = [alert for alert in run_watched(2, visitor=visit) if alert.trouble is Trouble.KEEPING]
+    assert [(alert.phase, alert.text.partition(";")[0]) for alert in alerts] == [
+        (Phase.START, "nothing is kept: store: database or disk is full"),
+        (Phase.END, "nothing is kept: back after 30 s"),
+    ]
+
+
 # --- The configuration ---------------------------------------------------------------------------------------------
 
 

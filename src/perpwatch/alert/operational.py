@@ -33,6 +33,7 @@ class Trouble(enum.StrEnum):
     LIMIT = "subscription_limit_met"
     ERRORS = "error_rate_high"
     DRIFT = "clock_drift"
+    KEEPING = "not_kept"
 
 
 class Thresholds(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     frames: int = 0  # in the last minute
     bad_frames: int = 0  # of them
     clock_offset_s: float = 0.0  # our wall clock minus the exchange's
+    not_kept: str = ""  # what cannot be written to a disk or database just now, and why; empty when all can
     repairs_open: int = 0  # contracts with minutes to read back
     repaired_minutes: int = 0  # since the program's start
     unknown_minutes: Mapping[int, int] = {}  # how many contracts miss the minute that opens at this exchange time
@@ -142,6 +144,8 @@ _RULES = {
     Trouble.LIMIT: _Rule(30.0, 900.0),
     Trouble.ERRORS: _Rule(10.0, 60.0, (Trouble.UNREACHABLE,)),
     Trouble.DRIFT: _Rule(60.0, 60.0),
+    # A database that was locked for a moment is no news.
+    Trouble.KEEPING: _Rule(5.0, 5.0),
 }
 
 _TITLES = {
@@ -152,6 +156,7 @@ _TITLES = {
     Trouble.LIMIT: "subscription limit met",
     Trouble.ERRORS: "many errors",
     Trouble.DRIFT: "clock drifts",
+    Trouble.KEEPING: "nothing is kept",
 }
 
 #: While nothing is heard for this long it cannot be told whether the exchange is gone or only what is seen of it.
@@ -192,6 +197,8 @@ def troubles(snapshot: Snapshot, thresholds: Thresholds) -> dict[Trouble, Findin
         way = "ahead of" if one.clock_offset_s > 0 else "behind"
         text = f"ours is {abs(one.clock_offset_s):.1f} s {way} the exchange's; is time synchronisation running?"
         found[Trouble.DRIFT] = Finding(text)
+    if one.not_kept:
+        found[Trouble.KEEPING] = Finding(f"{one.not_kept}; tried again and again, with everything kept in memory")
     return found
 
 

@@ -182,6 +182,8 @@ class Bot:
             None  # awaited between batches: whoever keeps them may be full
         )
         self.on_command: Callable[[Command], None] = lambda command: None  # told what the engine is told, just before
+        # Who writes what is found to a disk or database, and what is wrong with that; "" when nothing is.
+        self.keepers: dict[str, Callable[[], str]] = {}
         self.on_ready: Callable[[], None] = lambda: None  # called when the market is known and the watch begins
         self.pinned = dict.fromkeys(config.universe.pins)  # symbols that are watched and served before all others
         self._symbols = symbols

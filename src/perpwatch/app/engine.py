@@ -220,7 +220,9 @@ class Engine:
                         self.book.hear(event, step.outcome)
                 if is_of_market and (batch.source != "rest" or not self._hears_stream):
                     self.activity.hear(event)
-                self.analysis.hear(event, batch.received_time_ns, step)
+                # Rows of the market's stream have no figures beside the price that a reason could name.
+                if batch.source == "rest" or not is_of_market or self.analysis.rules.watches_tickers:
+                    self.analysis.hear(event, batch.received_time_ns, step)
             case StreamUp():
                 if event.stream.kind is Kind.CANDLES:
                     self.book.stream_up(event)

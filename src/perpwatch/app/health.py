@@ -332,6 +332,7 @@ class Monitor:
             frames=max(0, sum(one.frames for one in status) - before.frames),
             bad_frames=max(0, sum(one.bad_frames for one in status) - before.bad_frames),
             clock_offset_s=offset_s or 0.0,
+            not_kept="; ".join(f"{name}: {text}" for name, what in bot.keepers.items() if (text := what())),
             repairs_open=len(bot.engine.repairs),
             repaired_minutes=metrics.minutes_repaired,
             unknown_minutes=self._count_unknown(now_s),

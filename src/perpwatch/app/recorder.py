@@ -99,6 +99,8 @@ class Recorder:
     def attach(self, bot: Bot) -> None:
         """Record everything that the engine of ``bot`` is given; call it before the bot runs."""
         put, tell, is_first = self.writer.put, bot.on_step, True
+        writer = self.writer
+        bot.keepers["recording"] = lambda: writer.trouble.reason if writer.trouble is not None else ""
         settings = EngineSettings.of(bot.config)
 
         def on_command(command: Command) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -20,6 +20,7 @@ from perpwatch.detect.listing import NewListing
 from perpwatch.detect.rarity import VolumeRarity
 from perpwatch.detect.rules import DEFAULT_RULES, LEVELS, Condition, Rule, Source, difference
 from perpwatch.detect.score import Scorer
+from perpwatch.detect.ticker_detector import TickerDetector
 from perpwatch.detect.volume_ratio import VolumeRatio
 from perpwatch.detect.why import Witness, in_order
 from perpwatch.errors import ConfigurationError
@@ -96,6 +97,7 @@ class RuleSet:
         self.witness = Witness()
         self.rules: tuple[Rule, ...] = ()
         self._shared: list[_Shared] = []
+        self._on_tickers: list[tuple[_Shared, TickerDetector]] = []
         self._hits: dict[tuple[str, str], _Hits] = {}  # by rule and symbol
         self._classes: dict[str, tuple[str, ...]] = {}
         self._risks: dict[str, float] = {}  # by rule, where a budget has turned it
@@ -127,6 +129,11 @@ class RuleSet:
             lines.append(f"= {kept} detectors kept what they had learned, {len(fresh)} begin anew")
         # From here on nothing can fail.
         self.rules, self._shared, self._hits = tuple(rules), shared, hits
+        self._on_tickers = [
+            (one, cast(TickerDetector, one.plain))
+            for one in shared
+            if one.detector is None and not isinstance(one.plain, NewListing)
+        ]
         self._risks = {name: risk for name, risk in self._risks.items() if name in names}
         self._of_symbol = {}
         for name, risk in self._risks.items():
@@ -240,13 +247,16 @@ class RuleSet:
         """Judge a ticker by the rules that watch tickers."""
         self.witness.observe(ticker, event_time_ms)
         told: list[Signal] = []
-        for one in self._shared:
-            plain = one.plain
-            if one.detector is None and not isinstance(plain, NewListing):
-                signal = plain.observe(ticker, event_time_ms, received_time_ns)  # type: ignore[union-attr]
-                if signal is not None:
-                    told += self._judge(one, signal, None, None)
+        for one, detector in self._on_tickers:
+            signal = detector.observe(ticker, event_time_ms, received_time_ns)
+            if signal is not None:
+                told += self._judge(one, signal, None, None)
         return told
+
+    @property
+    def watches_tickers(self) -> bool:
+        """Whether some rule would judge the tickers themselves; for the reasons of signals REST rows suffice."""
+        return bool(self._on_tickers)
 
     def listed(self, update: ContractUpdate, received_time_ns: int) -> list[Signal]:
         """A contract was listed or changed."""
