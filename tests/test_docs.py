@@ -65,6 +65,8 @@ async def test_the_programs_that_are_shown_run() -> None:
         addresses = {
             "PERPWATCH_WEBSOCKET__BASE_URL": local.config.websocket.base_url,
             "PERPWATCH_REST__BASE_URL": local.config.rest.base_url,
+            # Both run at once from one address, and the exchange allows ten requests a second to both together.
+            "PERPWATCH_REST__REQUESTS_PER_SECOND": "3",
         }
 
         async def run(document: str) -> None:

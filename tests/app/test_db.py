@@ -12,6 +12,7 @@ import pytest
 from perpwatch.app.store_config import StoreConfig
 from perpwatch.model import Candle, Finality, Timeframe, Trust
 from perpwatch.store import Database, LedgerHour, Writer
+from perpwatch.store.schema import HEAD
 
 T0 = 1_791_201_600_000
 CANDLE = Candle("BTC_USDT", Timeframe.Min1, T0, 1.0, 2.0, 0.5, 1.5, 10.0, 1.0, 15.0, Finality.SUCCESSOR, Trust.STREAMED)
@@ -38,7 +39,7 @@ async def folder(tmp_path: Path) -> Path:
 def test_info_tells_where_and_what(folder: Path) -> None:
     told = perpwatch_db(folder, "info")
     assert told.returncode == 0, told.stderr
-    assert f"{folder}/perpwatch.db: schema 0002" in told.stdout
+    assert f"{folder}/perpwatch.db: schema {HEAD}" in told.stdout
     assert "2026-10-05" in told.stdout
     found = json.loads(perpwatch_db(folder, "info", "--format", "json").stdout)
     assert found["rows"]["candles"] == 1
@@ -62,7 +63,7 @@ def test_check_says_whether_it_is_sound(folder: Path) -> None:
 def test_migrate_makes_a_store(tmp_path: Path) -> None:
     made = perpwatch_db(tmp_path, "migrate", "--url", "sqlite:///other.db")
     assert (made.returncode, made.stderr) == (0, "")
-    assert "other.db has schema 0002" in made.stdout
+    assert f"other.db has schema {HEAD}" in made.stdout
     assert (tmp_path / "other.db").exists()
 
 
