@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perpwatch.app.api_actions import Actions
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
 from perpwatch.app.demo import at_addresses
@@ -93,7 +94,7 @@ def virtual_watch(
     faults: Faults | None = None,
     pairs: int = 30,
     activity: float = 20.0,
-    at_half: Callable[[], None] = lambda: None,
+    at_half: Callable[[Bot], object] = lambda bot: None,
     is_kept: bool = False,
     start_ms: int = DEFAULT_START_MS,
 ) -> Watch:
@@ -111,7 +112,7 @@ def virtual_watch(
                 dial, get = recording.ports(network.dial, network.get)
                 bot = Bot(config, adapter_for(config), dial, get, clock, random.Random(3).random, watch.on_step)
                 recording.attach(bot)
-                asyncio.get_running_loop().call_later(minutes * 30.0, at_half)
+                asyncio.get_running_loop().call_later(minutes * 30.0, at_half, bot)
                 async with kept_inline(bot, config) if is_kept else contextlib.nullcontext():
                     await bot.run(minutes * 60.0)
 
@@ -155,7 +156,7 @@ def test_rules_that_are_swapped_and_taught_while_it_runs_are_replayed(tmp_path: 
     rules = tmp_path / "mine.toml"
     rules.write_text(ONE_RULE)
 
-    def swap() -> None:
+    def swap(bot: Bot) -> None:
         rules.write_text(ONE_RULE + ANOTHER_RULE)
 
     watch = virtual_watch(tmp_path / "recording", 8.0, {"detection": {"rules": [str(rules)]}}, at_half=swap)
@@ -165,6 +166,22 @@ def test_rules_that_are_swapped_and_taught_while_it_runs_are_replayed(tmp_path: 
     of_rules = {rule for body in found for rule in (b"first", b"second") if b'"rule":"%b"' % rule in body}
     assert of_rules == {b"first", b"second"}
     assert any(b'"signal":{' in body for body in found), "alerts are found again, too"
+
+
+def test_rules_and_contracts_that_are_silenced_while_it_runs_stay_silent_in_the_replay(tmp_path: Path) -> None:
+    rules = tmp_path / "mine.toml"
+    rules.write_text(ONE_RULE + ANOTHER_RULE)
+
+    def silence(bot: Bot) -> None:
+        Actions(bot).pause("first", "somebody")
+        Actions(bot).test_alert("somebody")  # no market made it, so it is no part of a recording
+
+    watch = virtual_watch(tmp_path / "recording", 8.0, {"detection": {"rules": [str(rules)]}}, at_half=silence)
+    by_hand = [body for body in watch.found if b'"rule":"test"' in body]
+    assert len(by_hand) == 1
+    result, found = watch.replayed()
+    assert found == [body for body in watch.found if body not in by_hand]
+    assert (result.differing, result.compared) == (0, len(found))
 
 
 def test_what_an_earlier_run_knew_is_part_of_the_recording(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from perpwatch.detect.rules import DEFAULT_RULES, Rule
 from perpwatch.detect.score import Scorer
 from perpwatch.model import Candle, Contract, ContractUpdate, Gap, Kind, Signal, StreamUp, Tickers, Timeframe, Trades
 
+#: The source of batches, and the detector and rule of alerts, that no market made.
+TEST = "test"
 #: How often held alerts are released and budgets moved, in the exchange's time; short beside the two seconds for which
 #: an alert waits for its crowd.
 ADVANCE_EVERY_MS = 500
@@ -52,8 +54,8 @@ class Analysis:
         self.rules = RuleSet(rules, self.flow, scorer)
         self.desk = Desk(orders_of(rules), 0)
         self.outcomes = Outcomes(seed)
-        self.paused: set[str] = set()  # rules that find and learn, and tell nothing
-        self.muted: set[str] = set()  # symbols of which nothing is told
+        self.paused: frozenset[str] = frozenset()  # rules that find and learn, and tell nothing
+        self.muted: frozenset[str] = frozenset()  # symbols of which nothing is told
         self.on_risk: Callable[[], None] = lambda: None  # a budget has moved what counts as rare
         self._alerted: dict[str, list[Alert]] = {}  # told before the start, by symbol: they wait for the history
         self._completed: list[Outcome] = []  # of symbols that are no longer watched
@@ -74,6 +76,10 @@ class Analysis:
         self.desk.swap(orders_of(rules))
         self.on_risk()
         return changes
+
+    def silence(self, rules: Iterable[str], symbols: Iterable[str]) -> None:
+        """Tell nothing of these rules and symbols from now on, and of no others."""
+        self.paused, self.muted = frozenset(rules), frozenset(symbols)
 
     def teach(self, symbol: str, history: History) -> None:
         """Warm up the detectors that have not seen ``symbol`` yet."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from perpwatch.alert.policy import Alert
+from perpwatch.app.analysis import TEST
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
 from perpwatch.detect.rules import Rule
@@ -14,9 +15,6 @@ from perpwatch.errors import ConfigurationError
 from perpwatch.model import MINUTE_MS, Batch, Direction, Level, Reason, Signal, Timeframe, Trust
 
 logger = logging.getLogger(__name__)
-
-#: The detector and the rule that test alerts name.
-TEST = "test"
 
 
 class Actions:
@@ -33,23 +31,23 @@ class Actions:
     def pause(self, rule: str, who: str) -> None:
         """Let a rule find and learn, and tell nothing."""
         self._rule(rule)
-        self._bot.analysis.paused.add(rule)
+        self._silence({*self._bot.analysis.paused, rule}, self._bot.analysis.muted)
         self._log(who, "paused the rule %s", rule)
 
     def resume(self, rule: str, who: str) -> None:
         self._rule(rule)
-        self._bot.analysis.paused.discard(rule)
+        self._silence(self._bot.analysis.paused - {rule}, self._bot.analysis.muted)
         self._log(who, "resumed the rule %s", rule)
 
     def mute(self, symbol: str, who: str) -> None:
         """Tell nothing of a contract, until it is unmuted or the program ends."""
         self._symbol(symbol)
-        self._bot.analysis.muted.add(symbol)
+        self._silence(self._bot.analysis.paused, {*self._bot.analysis.muted, symbol})
         self._log(who, "muted %s", symbol)
 
     def unmute(self, symbol: str, who: str) -> None:
         self._symbol(symbol)
-        self._bot.analysis.muted.discard(symbol)
+        self._silence(self._bot.analysis.paused, self._bot.analysis.muted - {symbol})
         self._log(who, "unmuted %s", symbol)
 
     def pin(self, symbol: str, who: str) -> None:
@@ -105,6 +103,9 @@ class Actions:
         changes = self._bot.swap_rules(rules)
         self._log(who, "changed the rule %s: %s", rule.name, "; ".join(changes))
         return changes
+
+    def _silence(self, rules: Collection[str], symbols: Collection[str]) -> None:
+        self._bot.silence(rules, symbols)
 
     def _rule(self, name: str) -> None:
         names = [rule.name for rule in self._bot.analysis.rules.rules]

@@ -81,8 +81,15 @@ class Teach(msgspec.Struct, frozen=True):
     symbol: str
 
 
+class Silence(msgspec.Struct, frozen=True):
+    """These rules, and all rules about these symbols, find and learn and tell nothing from now on; all others tell."""
+
+    rules: tuple[str, ...]
+    symbols: tuple[str, ...]
+
+
 #: What an engine is told besides batches. Both together, in their order, decide everything it finds.
-Command = Watch | SwapRules | Teach
+Command = Watch | SwapRules | Teach | Silence
 
 
 class Engine:
@@ -134,6 +141,8 @@ class Engine:
                 return self.analysis.swap(rules)
             case Teach(symbol=symbol):
                 self.teach(symbol)
+            case Silence(rules=rules, symbols=symbols):
+                self.analysis.silence(rules, symbols)
         return []
 
     def watch(self, contracts: Sequence[Contract]) -> None:
