@@ -69,7 +69,7 @@ class Demo:
             return json.load(answer)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
     log = folder / "log"
@@ -81,7 +81,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     }
     others = {name: value for name, value in os.environ.items() if not name.startswith("PERPWATCH_")}
     command = [sys.executable, "-c", "from perpwatch.app.cli import main; main()"]
-    command += ["demo", "--pairs", str(PAIRS), "--format", "log", "--duration", "150"]
+    command += ["demo", "--pairs", str(PAIRS), "--format", "log", "--duration", "600"]
     with log.open("w") as errors:
         process = subprocess.Popen(command, stderr=errors, env=others | ours, cwd=folder, text=True)
         try:
@@ -111,8 +111,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             process.wait(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[Browser]:
+    # Closed with each test: while it is open its event loop is the thread's, and others could run none of their own.
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield one
