@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from perpwatch.app.api_market import MarketTable
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
 from perpwatch.model import Ticker
@@ -42,6 +43,9 @@ def test_what_no_stream_carries_is_added_to_the_newest_price() -> None:
     assert ticker.best_bid is not None
     assert ticker.best_ask is not None
     assert ticker.best_bid <= ticker.best_ask
+    table = MarketTable(bot)
+    table.update()
+    assert table.rows[SYMBOL].funding_rate == ticker.funding_rate
 
 
 def test_an_interval_of_zero_asks_for_nothing_beside_the_streams() -> None:

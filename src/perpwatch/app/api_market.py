@@ -118,7 +118,7 @@ class MarketTable:
             past.closes = tuple(_close_of(minutes, opened_ms - back * MINUTE_MS) for back in MOVES)
             last = _minute_of(minutes, opened_ms - MINUTE_MS)
             past.last_turnover = last.turnover if last is not None else 0.0
-        ticker, running = self._bot.engine.tickers.get(symbol), series.running
+        ticker, running = self._bot.engine.ticker(symbol), series.running
         is_running = running is not None and running.open_time_s * 1_000 >= opened_ms
         if running is not None and is_running:
             price: float | None = running.close

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.analysis import Analysis
 from perpwatch.app.config import Config, load_config
-from perpwatch.app.engine import Command, Engine, Silence, Step, SwapRules, Teach, Watch
+from perpwatch.app.engine import Command, Engine, Mute, Step, SwapRules, Teach, Watch
 from perpwatch.app.freshness import status_text
 from perpwatch.app.messages import Dispatcher, Message, messages_of
 from perpwatch.app.rules_file import RuleSources
@@ -373,7 +373,7 @@ class Bot:
 
     def silence(self, rules: Collection[str], symbols: Collection[str]) -> None:
         """Tell nothing of these rules and symbols from now on, and of no others; they go on to be judged."""
-        self._command(Silence(tuple(sorted(rules)), tuple(sorted(symbols))))
+        self._command(Mute(tuple(sorted(rules)), tuple(sorted(symbols))))
 
     def _command(self, command: Command) -> list[str]:
         self.on_command(command)

@@ -81,7 +81,7 @@ class Teach(msgspec.Struct, frozen=True):
     symbol: str
 
 
-class Silence(msgspec.Struct, frozen=True):
+class Mute(msgspec.Struct, frozen=True):
     """These rules, and all rules about these symbols, find and learn and tell nothing from now on; all others tell."""
 
     rules: tuple[str, ...]
@@ -89,7 +89,7 @@ class Silence(msgspec.Struct, frozen=True):
 
 
 #: What an engine is told besides batches. Both together, in their order, decide everything it finds.
-Command = Watch | SwapRules | Teach | Silence
+Command = Watch | SwapRules | Teach | Mute
 
 
 class Engine:
@@ -141,7 +141,7 @@ class Engine:
                 return self.analysis.swap(rules)
             case Teach(symbol=symbol):
                 self.teach(symbol)
-            case Silence(rules=rules, symbols=symbols):
+            case Mute(rules=rules, symbols=symbols):
                 self.analysis.silence(rules, symbols)
         return []
 

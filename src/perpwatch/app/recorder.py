@@ -19,7 +19,7 @@ import msgspec
 from perpwatch.app.analysis import TEST
 from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config
-from perpwatch.app.engine import Command, Past, Silence, Step, SwapRules, Teach, Watch
+from perpwatch.app.engine import Command, Mute, Past, Step, SwapRules, Teach, Watch
 from perpwatch.app.recording_config import RecordingConfig
 from perpwatch.app.rules_file import RuleSources
 from perpwatch.detect.rules import Rule
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 #: Names of the records of what the engine is given besides batches and contracts: what is known of minutes and what was
 #: told before the watch began, candles from before a history, and a symbol whose past new detectors are taught.
-LEDGER, DESK, PAST, TEACH, SILENCE = "ledger", "desk", "past", "teach", "silence"
+LEDGER, DESK, PAST, TEACH, MUTE = "ledger", "desk", "past", "teach", "mute"
 
 
 class PastPart(msgspec.Struct, frozen=True, array_like=True):
@@ -121,8 +121,8 @@ class Recorder:
                     put(Changed(now_ns, SETTINGS, msgspec.json.encode(settings)))
                 case Teach(symbol=symbol):
                     put(Changed(now_ns, TEACH, symbol.encode()))
-                case Silence():
-                    put(Changed(now_ns, SILENCE, msgspec.json.encode(command)))
+                case Mute():
+                    put(Changed(now_ns, MUTE, msgspec.json.encode(command)))
 
         def on_step(batch: Batch, step: Step) -> None:
             if batch.source != TEST:  # which the engine has not seen

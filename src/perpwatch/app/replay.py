@@ -16,9 +16,9 @@ import msgspec
 
 from perpwatch.app.analysis import Analysis
 from perpwatch.app.bot import shipped_scorer
-from perpwatch.app.engine import Engine, Silence, Step, SwapRules, Teach, Watch
+from perpwatch.app.engine import Engine, Mute, Step, SwapRules, Teach, Watch
 from perpwatch.app.history import HistoryFeed
-from perpwatch.app.recorder import DESK, LEDGER, PAST, SILENCE, TEACH, EngineSettings, LedgerPart, PastPart, found_in
+from perpwatch.app.recorder import DESK, LEDGER, MUTE, PAST, TEACH, EngineSettings, LedgerPart, PastPart, found_in
 from perpwatch.detect.rules import Rule
 from perpwatch.errors import ConfigurationError, ProtocolError
 from perpwatch.exchanges.adapter import Message
@@ -186,8 +186,8 @@ class Replay:
             self._past[past.symbol, past.timeframe, past.start_ms, past.end_ms] = past.candles
         elif record.what == TEACH:
             engine.obey(Teach(record.body.decode()))
-        elif record.what == SILENCE and self._rules is None:
-            engine.obey(msgspec.json.decode(record.body, type=Silence))
+        elif record.what == MUTE and self._rules is None:
+            engine.obey(msgspec.json.decode(record.body, type=Mute))
         elif record.what == DESK and self._rules is None:
             engine.analysis.desk.restore(record.body)
         elif record.what == SETTINGS and self._rules is None:
