@@ -6,6 +6,9 @@
     │   ├── StoreUnavailable          disk full, read-only, locked or not reachable: worth another try
     │   ├── StoreVersionError         written by a newer perpwatch, or too old to be read without migrating
     │   └── StoreDamaged              not a database of perpwatch, or one that is broken
+    ├── DeliveryError                 a channel did not take a message
+    │   ├── DeliveryFailed            worth another try; may say how long to wait
+    │   └── DeliveryRefused           the same again will be refused again
     └── ExchangeError                 anything the exchange or the way to it did
         ├── ConnectionFailed          could not be opened
         ├── ConnectionLost            was open and ended
@@ -68,6 +71,32 @@ class StoreVersionError(StoreError):
 
 class StoreDamaged(StoreError):
     """What is at the address is not a database of perpwatch, or it is broken."""
+
+
+class DeliveryError(PerpwatchError):
+    """A channel did not take a message. ``reason`` holds no secret, so that it can be kept and shown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DeliveryFailed(DeliveryError):
+    """Not now: no connection, time out, too many messages, an error of the server.
+
+    Attributes:
+        retry_after_s: what the channel asked us to wait, None when it did not say.
+        is_whole_service: the wait is for all chats of the service, not for this one alone.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float | None = None, is_whole_service: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+        self.is_whole_service = is_whole_service
+
+
+class DeliveryRefused(DeliveryError):
+    """Never: no such chat, no permission, a message that the channel cannot take."""
 
 
 class ExchangeError(PerpwatchError):
@@ -177,13 +206,13 @@ def retry_delay(
         jitter: a random number in [0, 1), passed in so that the decision stays deterministic.
     Source: Brooker (2015), Exponential Backoff And Jitter, AWS Architecture Blog.
     """
-    if isinstance(error, (ConfigurationError, ApiError, StoreVersionError, StoreDamaged)):
+    if isinstance(error, (ConfigurationError, ApiError, StoreVersionError, StoreDamaged, DeliveryRefused)):
         return None
     # 2**16 seconds is beyond any cap; without the bound a long outage would overflow the float.
     bound = min(cap_s, first_s * 2.0 ** min(attempt - 1, 16))
     delay = bound * jitter
     if isinstance(error, RateLimited):
         return max(delay, error.retry_after_s)
-    if isinstance(error, ConnectionFailed) and error.retry_after_s is not None:
+    if isinstance(error, (ConnectionFailed, DeliveryFailed)) and error.retry_after_s is not None:
         return max(delay, error.retry_after_s)
     return delay
