@@ -26,7 +26,7 @@ from perpwatch.model import (
     Timeframe,
     Trust,
 )
-from perpwatch.store import Alerted, AlertOutcome, Database, Delivered, Reader, Writer
+from perpwatch.store import Alerted, AlertOutcome, Database, Delivery, DeliveryState, Reader, Writer
 
 T0 = 1_791_244_800_000 - 5 * MINUTE_MS  # shortly before midnight
 MIDNIGHT = T0 + 5 * MINUTE_MS
@@ -71,7 +71,19 @@ def reader(tmp_path: Path) -> Reader:
         candle("BTC_USDT", T0 - T0 % 3_600_000, Timeframe.Min60),
         *(signal("BTC_USDT", time_ms) for time_ms in (T0, T0 + 1, MIDNIGHT)),
         Alerted("k1", T0, "BTC_USDT", msgspec.json.encode(one)),
-        Delivered("k1", T0 + 500),
+        *(
+            Delivery(
+                channel=channel,
+                key="k1",
+                thread="k1",
+                kind="alert",
+                time_ms=T0,
+                state=DeliveryState.SENT,
+                sent_ms=sent_ms,
+            )
+            for channel, sent_ms in (("slow", T0 + 9_000), ("phone", T0 + 500))
+        ),
+        Delivery(channel="phone", key="k2", thread="k2", kind="market", time_ms=MIDNIGHT + 7),
         Alerted("k2", MIDNIGHT + 7, "", msgspec.json.encode(crowd)),
         AlertOutcome("k1", T0, "BTC_USDT", msgspec.json.encode(came_of_it)),
     ]
@@ -141,7 +153,7 @@ def test_alerts_say_what_came_of_them_and_name_the_crowd(reader: Reader, tmp_pat
         1,
     )
     assert (single["best_5"], single["return_15"], single["return_240"], single["is_hit"]) == (0.02, -0.01, None, True)
-    assert single["delivered_time"] is not None
+    assert single["delivered_time"].timestamp() * 1_000 == T0 + 500
     assert (market["symbols"], market["is_market"], market["price"]) == (["BTC_USDT"], True, None)
     assert market["delivered_time"] is None
     assert len(pandas.read_parquet(tmp_path / "out" / "alerts")) == 2

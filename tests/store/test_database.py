@@ -130,6 +130,8 @@ async def _make_old(url: str) -> None:
     async with Writer(database) as writer:
         writer.put_now(candle())
     with database.writing() as connection:
-        connection.exec_driver_sql("DROP TABLE outcomes")
+        for table in ("outcomes", "outbox", "labels"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+        connection.exec_driver_sql("ALTER TABLE alerts ADD COLUMN delivered_time_ms BIGINT NOT NULL DEFAULT 0")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     database.close()

@@ -9,7 +9,18 @@ import sqlalchemy
 from store_rows import at, candle, signal
 
 from perpwatch.model import MINUTE_MS, Timeframe, Trust
-from perpwatch.store import Alerted, AlertOutcome, Database, LedgerHour, Reader, Record, Retention, Writer
+from perpwatch.store import (
+    Alerted,
+    AlertOutcome,
+    Database,
+    Delivery,
+    Label,
+    LedgerHour,
+    Reader,
+    Record,
+    Retention,
+    Writer,
+)
 from perpwatch.store.maintenance import check, checkpoint, cleaning, contents
 
 DAY = 1_440
@@ -31,6 +42,8 @@ async def test_each_timeframe_and_kind_is_kept_as_long_as_asked(database: Databa
         *(signal("BTC_USDT", minute) for minute in minutes),
         *(Alerted(f"a:{minute}", at(minute), "BTC_USDT", b"{}") for minute in minutes),
         *(AlertOutcome(f"a:{minute}", at(minute), "BTC_USDT", b"{}") for minute in minutes),
+        *(Delivery(channel="a", key=f"{minute}", thread="", kind="alert", time_ms=at(minute)) for minute in minutes),
+        *(Label(f"a:{minute}", "me", "wrong", at(minute)) for minute in minutes),
     )
     retention = Retention({Timeframe.Min1: 1, Timeframe.Min60: 0, Timeframe.Min5: 1}, ledger=1, signals=2, alerts=0.5)
     async with Writer(database) as writer:
@@ -51,6 +64,8 @@ async def test_each_timeframe_and_kind_is_kept_as_long_as_asked(database: Databa
     assert [one.event_time_ms - 1_234 for one in reader.signals(0)] == [at(DAY), at(2 * DAY), *last]
     assert [one.time_ms for one in reader.alerts()] == last
     assert [one.time_ms for one in reader.outcomes()] == last
+    assert [one.time_ms for one in reader.deliveries()] == last
+    assert [one.time_ms for one in reader.labels()] == last
 
 
 async def test_deleted_rows_make_the_file_smaller(tmp_path: Path) -> None:

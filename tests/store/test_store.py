@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from store_rows import T0, at, candle, signal
 
@@ -10,7 +11,9 @@ from perpwatch.store import (
     Alerted,
     AlertOutcome,
     Database,
-    Delivered,
+    Delivery,
+    DeliveryState,
+    Label,
     LedgerHour,
     Reader,
     Record,
@@ -116,15 +119,53 @@ async def test_signals_come_back_newest_last(database: Database) -> None:
     assert reader.signals(0, "BTC_USDT", limit=2) == signals[3:5]
 
 
-async def test_an_alert_is_stored_once_and_waits_until_it_is_delivered(database: Database) -> None:
+async def test_an_alert_is_stored_once(database: Database) -> None:
     first, second = Alerted("a:1", at(0), "BTC_USDT", b'{"n":1}'), Alerted("market:1", at(1), "", b'{"n":2}')
     await write(database, first, second)
-    await write(database, Delivered("a:1", at(2)))
     await write(database, Alerted("a:1", at(5), "BTC_USDT", b'{"n":9}'))
     reader = Reader(database)
-    assert reader.waiting_alerts() == [second]
-    assert reader.alerts(symbol="BTC_USDT") == [Alerted("a:1", at(0), "BTC_USDT", b'{"n":1}', at(2))]
+    assert reader.alerts(symbol="BTC_USDT") == [first]
     assert [one.key for one in reader.alerts(since_ms=at(1))] == ["market:1"]
+
+
+async def test_a_delivery_comes_back_as_it_was_and_the_last_word_about_it_wins(database: Database) -> None:
+    waiting = Delivery(channel="desk", key="a:1", thread="a:1", kind="alert", time_ms=at(0), body=b"{}")
+    sent = Delivery(
+        channel="phone",
+        key="a:1",
+        thread="a:0",
+        kind="update",
+        time_ms=at(1),
+        symbol="BTC_USDT",
+        rule="pump",
+        state=DeliveryState.SENT,
+        why="HTTP 503",
+        attempts=2,
+        not_before_ms=at(2),
+        digest="digest:1",
+        receipt="-100:17",
+        sent_ms=at(3),
+        latency_ms=120_000,
+        body='{"symbol":"币"}'.encode(),
+    )
+    await write(database, waiting, msgspec.structs.replace(sent, state=DeliveryState.PENDING, attempts=1), sent)
+    reader = Reader(database)
+    assert reader.deliveries() == [waiting, sent]
+    assert reader.deliveries(states=[DeliveryState.PENDING, DeliveryState.FAILED]) == [waiting]
+    assert reader.deliveries(channels=["phone"]) == reader.deliveries(since_ms=at(1)) == [sent]
+    assert reader.deliveries(until_ms=at(1)) == reader.deliveries(limit=2, until_ms=at(1)) == [waiting]
+    assert reader.deliveries(limit=1) == [sent]
+    await write(database, msgspec.structs.replace(waiting, state=DeliveryState.FAILED, why="no such chat"))
+    assert [one.why for one in reader.deliveries(states=[DeliveryState.FAILED])] == ["no such chat"]
+    assert reader.deliveries(states=[DeliveryState.PENDING]) == []
+
+
+async def test_each_person_has_one_word_about_an_alert(database: Database) -> None:
+    first, other = Label("a:1", "telegram:7", "wrong", at(0), "BTC_USDT", "pump"), Label("a:1", "api", "wrong", at(1))
+    await write(database, first, other)
+    await write(database, Label("a:1", "telegram:7", "right", at(2), "BTC_USDT", "pump"))
+    assert [(one.who, one.label) for one in Reader(database).labels()] == [("api", "wrong"), ("telegram:7", "right")]
+    assert [one.who for one in Reader(database).labels(since_ms=at(2))] == ["telegram:7"]
 
 
 async def test_the_outcome_of_an_alert_is_kept_and_replaced(database: Database) -> None:

@@ -22,7 +22,7 @@ from perpwatch.alert.outcomes import HORIZONS, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import ANALYSED_TIMEFRAMES, Candle, Signal
-from perpwatch.store import HOUR_MS, Alerted, Reader
+from perpwatch.store import HOUR_MS, Alerted, DeliveryState, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ SIGNALS: dict[str, Any] = {
 ALERTS: dict[str, Any] = {
     "key": polars.String,
     "time": _TIME,
-    "delivered_time": _TIME,  # null while it waits
+    "delivered_time": _TIME,  # when the first channel acknowledged it; null when none has
     "rule": polars.String,
     "symbols": polars.List(polars.String),  # one, or those of an alert about the market
     "is_market": polars.Boolean,
@@ -184,25 +184,30 @@ def _reasons_of(signal: Signal) -> list[dict[str, Any]]:
 
 def _alerts(reader: Reader, day_ms: int) -> polars.DataFrame:
     kept = reader.alerts(day_ms, limit=MOST_A_DAY, until_ms=day_ms + DAY_MS)
+    sent = reader.deliveries(day_ms, [DeliveryState.SENT], limit=MOST_A_DAY, until_ms=day_ms + DAY_MS)
+    acknowledged: dict[str, int] = {}
+    for row in sent:
+        acknowledged[row.key] = min(row.sent_ms, acknowledged.get(row.key, row.sent_ms))
     bodies = {one.alert_key: one.body for one in reader.outcomes(day_ms, day_ms + DAY_MS)}
     rows = []
     for one in kept:
         try:
             body = bodies.get(one.key)
-            rows.append(_alert_row(one, msgspec.json.decode(body, type=Outcome) if body is not None else None))
+            outcome = msgspec.json.decode(body, type=Outcome) if body is not None else None
+            rows.append(_alert_row(one, acknowledged.get(one.key), outcome))
         except msgspec.MsgspecError as error:
             logger.warning("the alert %s cannot be read and is left out: %s", one.key, error)
     return _frame(rows, ALERTS)
 
 
-def _alert_row(kept: Alerted, outcome: Outcome | None) -> tuple[Any, ...]:
+def _alert_row(kept: Alerted, delivered_ms: int | None, outcome: Outcome | None) -> tuple[Any, ...]:
     after = {one.minutes: one for one in outcome.after} if outcome is not None else {}
     came_of_it: list[float | None] = []
     for minutes in HORIZONS:
         one = after.get(minutes)
         came_of_it += (one.best, one.forward) if one is not None else (None, None)
     is_hit = outcome.is_hit if outcome is not None else None
-    head = kept.key, kept.time_ms, kept.delivered_time_ms or None
+    head = kept.key, kept.time_ms, delivered_ms
     if kept.symbol:
         alert = msgspec.json.decode(kept.body, type=Alert)
         signal = alert.signal

@@ -35,7 +35,6 @@ from perpwatch.store import (
     TRUST_CODES,
     Alerted,
     AlertOutcome,
-    Delivered,
     LedgerHour,
     Reader,
     Record,
@@ -132,10 +131,6 @@ class Keeper:
         except StoreError as error:
             logger.warning("the past of %s cannot be read: %s", symbol, error)
             return []
-
-    def waiting_alerts(self) -> list[Alert | MarketAlert]:
-        """Alerts that were decided and, as far as the store knows, told to nobody; oldest first."""
-        return _decoded(self._reader.waiting_alerts())
 
     # --- The flow ---------------------------------------------------------------------------------------------------
 
@@ -271,10 +266,6 @@ class Keeper:
         records: list[Record] = [Alerted(alert.key, alert.time_ms, symbol, msgspec.json.encode(alert))]
         records += [State(key, value, alert.time_ms) for key, value in (states or {}).items()]
         self._writer.put_now(*records)
-
-    def delivered(self, key: str, time_ms: int) -> None:
-        """An alert has reached its people."""
-        self._writer.put_now(Delivered(key, time_ms))
 
     def outcome(self, outcome: Outcome) -> None:
         """Store what came of an alert."""

@@ -22,7 +22,8 @@ from perpwatch.store.records import (
     TRUST_CODES,
     Alerted,
     AlertOutcome,
-    Delivered,
+    Delivery,
+    Label,
     LedgerHour,
     Record,
     Retracted,
@@ -38,6 +39,7 @@ MAX_VALUES = 32_766
 
 _UNTRUSTED = TRUST_CODES[Trust.UNKNOWN]
 _TRUST_COLUMN = schema.candles.c.keys().index("trust")
+_STATE_COLUMN = schema.outbox.c.keys().index("state")
 _TIMEFRAME_CODES, _FINALITY_CODES = schema.TIMEFRAME_CODES, schema.FINALITY_CODES
 
 
@@ -51,9 +53,10 @@ class Batch:
         self._signals: dict[Row, Row] = {}
         self._alerts: dict[Row, Row] = {}
         self._outcomes: dict[Row, Row] = {}
+        self._outbox: dict[Row, Row] = {}
+        self._labels: dict[Row, Row] = {}
         self._state: dict[Row, Row] = {}
         self._retracted: list[Retracted] = []
-        self._delivered: dict[str, int] = {}
 
     def add(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -75,13 +78,17 @@ class Batch:
             case Contract():
                 self._contracts[(record.symbol,)] = _contract_row(record)
             case Alerted():
-                row = (record.key, record.time_ms, record.symbol, record.body, record.delivered_time_ms)
+                row = (record.key, record.time_ms, record.symbol, record.body)
                 self._alerts.setdefault((record.key,), row)
-            case Delivered():
-                self._delivered[record.key] = record.time_ms
             case AlertOutcome():
                 row = (record.alert_key, record.time_ms, record.symbol, record.body)
                 self._outcomes[row[:1]] = row
+            case Delivery():
+                row = _delivery_row(record)
+                self._outbox[row[:2]] = row
+            case Label():
+                row = msgspec.structs.astuple(record)
+                self._labels[row[:2]] = row
             case State():
                 self._state[(record.key,)] = (record.key, record.value, record.updated_ms)
             case Candle():
@@ -116,17 +123,15 @@ class Batch:
             (schema.signals, self._signals),
             (schema.alerts, self._alerts),
             (schema.outcomes, self._outcomes),
+            (schema.outbox, self._outbox),
+            (schema.labels, self._labels),
             (schema.state, self._state),
         ):
             if by_key:
                 # In key order: neighbours on disk, and no two processes that lock rows crosswise.
                 upsert(connection, table, [by_key[key] for key in sorted(by_key)])
                 rows += len(by_key)
-        for key, time_ms in self._delivered.items():
-            connection.execute(
-                schema.alerts.update().where(schema.alerts.c.key == key).values(delivered_time_ms=time_ms)
-            )
-        return rows + len(self._retracted) + len(self._delivered)
+        return rows + len(self._retracted)
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -231,6 +236,12 @@ def _with_finite_value(reason: Reason) -> Reason:
     if math.isinf(reason.value):
         return msgspec.structs.replace(reason, value=math.copysign(sys.float_info.max, reason.value))
     return reason
+
+
+def _delivery_row(delivery: Delivery) -> Row:
+    row = list(msgspec.structs.astuple(delivery))
+    row[_STATE_COLUMN] = schema.DELIVERY_STATE_CODES[delivery.state]
+    return tuple(row)
 
 
 def _contract_row(contract: Contract) -> Row:

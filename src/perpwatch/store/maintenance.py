@@ -33,7 +33,7 @@ class Retention:
     candles: Mapping[Timeframe, float] = field(default_factory=dict)
     ledger: float = 0.0
     signals: float = 0.0
-    alerts: float = 0.0  # with their outcomes
+    alerts: float = 0.0  # with their outcomes, labels and deliveries
 
 
 def cleaning(database: Database, retention: Retention, now_ms: int) -> Iterator[int]:
@@ -54,6 +54,8 @@ def cleaning(database: Database, retention: Retention, now_ms: int) -> Iterator[
         (signals.c.event_time_ms, retention.signals, DAY_MS),
         (alerts.c.time_ms, retention.alerts, DAY_MS),
         (outcomes.c.time_ms, retention.alerts, DAY_MS),
+        (schema.outbox.c.time_ms, retention.alerts, DAY_MS),
+        (schema.labels.c.time_ms, retention.alerts, DAY_MS),
     ):
         if days:
             yield from _delete(database, column, _cutoff(now_ms, days), step_ms)

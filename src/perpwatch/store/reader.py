@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from perpwatch.model import Candle, Contract, Reason, Signal, Timeframe
 from perpwatch.store import schema
 from perpwatch.store.database import Database
-from perpwatch.store.records import HOUR_MS, Alerted, AlertOutcome, LedgerHour, State
+from perpwatch.store.records import HOUR_MS, Alerted, AlertOutcome, Delivery, DeliveryState, Label, LedgerHour, State
 
 #: Open times looked up in one statement.
 TIMES_PER_STATEMENT = 1_000
@@ -106,25 +106,15 @@ class Reader:
     ) -> list[Alerted]:
         """The newest alerts decided at or after an exchange time, and before another, oldest first."""
         alerts = schema.alerts
-        conditions = [alerts.c.time_ms >= since_ms]
+        query = select(alerts).where(alerts.c.time_ms >= since_ms)
         if symbol is not None:
-            conditions.append(alerts.c.symbol == symbol)
+            query = query.where(alerts.c.symbol == symbol)
         if until_ms is not None:
-            conditions.append(alerts.c.time_ms < until_ms)
-        return self._alerts(conditions, limit)
-
-    def waiting_alerts(self, limit: int = 1_000) -> list[Alerted]:
-        """Alerts that have not reached their people, oldest first."""
-        return self._alerts([schema.alerts.c.delivered_time_ms == 0], limit)
-
-    def _alerts(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Alerted]:
-        alerts = schema.alerts
-        query = select(alerts).where(*conditions).order_by(alerts.c.time_ms.desc(), alerts.c.key.desc()).limit(limit)
+            query = query.where(alerts.c.time_ms < until_ms)
+        query = query.order_by(alerts.c.time_ms.desc(), alerts.c.key.desc()).limit(limit)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
-        return [
-            Alerted(row.key, row.time_ms, row.symbol, bytes(row.body), row.delivered_time_ms) for row in reversed(rows)
-        ]
+        return [Alerted(row.key, row.time_ms, row.symbol, bytes(row.body)) for row in reversed(rows)]
 
     def outcomes(self, since_ms: int = 0, until_ms: int | None = None) -> list[AlertOutcome]:
         """What came of the alerts decided at or after an exchange time, and before another, oldest first."""
@@ -136,6 +126,39 @@ class Reader:
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         return [AlertOutcome(row.alert_key, row.time_ms, row.symbol, bytes(row.body)) for row in rows]
+
+    def deliveries(
+        self,
+        since_ms: int = 0,
+        states: Collection[DeliveryState] = (),
+        channels: Collection[str] = (),
+        limit: int = 1_000,
+        until_ms: int | None = None,
+    ) -> list[Delivery]:
+        """The newest notices decided at or after a time, and before another, on each channel; oldest first.
+
+        Args:
+            states, channels: only these; all when empty.
+        """
+        outbox = schema.outbox
+        query = select(outbox).where(outbox.c.time_ms >= since_ms)
+        if states:
+            query = query.where(outbox.c.state.in_(schema.DELIVERY_STATE_CODES[state] for state in states))
+        if channels:
+            query = query.where(outbox.c.channel.in_(channels))
+        if until_ms is not None:
+            query = query.where(outbox.c.time_ms < until_ms)
+        query = query.order_by(outbox.c.time_ms.desc(), outbox.c.key.desc(), outbox.c.channel.desc()).limit(limit)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [_delivery(row._mapping) for row in reversed(rows)]
+
+    def labels(self, since_ms: int = 0) -> list[Label]:
+        """What people said of alerts at or after a time, oldest first."""
+        labels = schema.labels
+        query = select(labels).where(labels.c.time_ms >= since_ms).order_by(labels.c.time_ms, labels.c.alert_key)
+        with self._database.reading() as connection:
+            return [Label(*row) for row in connection.execute(query)]
 
     # --- What is known and remembered -------------------------------------------------------------------------------
 
@@ -270,6 +293,11 @@ def _signal(row: Any) -> Signal:
         is_learning=bool(row["is_learning"]),
         rule=row["rule"],
     )
+
+
+def _delivery(row: Any) -> Delivery:
+    known = {**row}
+    return Delivery(**known | {"state": schema.DELIVERY_STATES[known["state"]], "body": bytes(known["body"])})
 
 
 def _code(timeframe: Timeframe) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import msgspec
@@ -44,14 +45,47 @@ class Alerted(msgspec.Struct, frozen=True):
     time_ms: int  # exchange time at which it was decided
     symbol: str  # empty for an alert about the market
     body: bytes  # the alert itself, as JSON
-    delivered_time_ms: int = 0  # 0 while it waits
 
 
-class Delivered(msgspec.Struct, frozen=True):
-    """The alert of this key has reached its people."""
+class DeliveryState(enum.StrEnum):
+    """How far a notice has come on a channel."""
 
-    key: str
-    time_ms: int
+    PENDING = "pending"
+    SENT = "sent"  # acknowledged by the channel
+    SUPPRESSED = "suppressed"  # not to be shown there
+    FAILED = "failed"  # given up
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One notice on one channel: a row of the outbox. Put again, it replaces what was known."""
+
+    channel: str
+    key: str  # of the notice; unique on the channel
+    thread: str  # the key of the first notice about the same thing
+    kind: str
+    time_ms: int  # at which the notice was decided
+    symbol: str = ""
+    rule: str = ""
+    state: DeliveryState = DeliveryState.PENDING
+    why: str = ""  # suppressed or failed, or what the last attempt ended with
+    attempts: int = 0  # begun; more than none and pending may have been shown already
+    not_before_ms: int = 0  # our wall clock
+    digest: str = ""  # names the digest in which it is told, empty when it is told by itself
+    receipt: str = ""  # by which the channel finds the message again
+    sent_ms: int = 0  # when it was acknowledged, by our wall clock; 0 until then
+    latency_ms: int | None = None  # from the signal to the acknowledgement; None until then, and where none counts
+    body: bytes = b""  # the notice itself, as JSON
+
+
+class Label(msgspec.Struct, frozen=True):
+    """A person's judgement of an alert; the same person's next one replaces it."""
+
+    alert_key: str
+    who: str  # as the channel knows the person
+    label: str
+    time_ms: int  # our wall clock
+    symbol: str = ""
+    rule: str = ""
 
 
 class AlertOutcome(msgspec.Struct, frozen=True):
@@ -80,4 +114,4 @@ class State(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.value)
 
 
-Record = Candle | Signal | Contract | LedgerHour | Retracted | Alerted | Delivered | AlertOutcome | State
+Record = Candle | Signal | Contract | LedgerHour | Retracted | Alerted | AlertOutcome | Delivery | Label | State

@@ -22,22 +22,29 @@ from sqlalchemy import (
 )
 
 from perpwatch.model import Direction, Finality, Level, Timeframe
-from perpwatch.store.records import TRUST_CODES
+from perpwatch.store.records import TRUST_CODES, DeliveryState
 
 #: The newest revision under ``migrations/versions``.
-HEAD = "0003"
+HEAD = "0004"
 
 #: Length in minutes names a timeframe.
 TIMEFRAME_CODES = {timeframe: timeframe.minutes for timeframe in Timeframe}
 FINALITY_CODES = {Finality.OPEN: 0, Finality.SUCCESSOR: 1, Finality.CLOCK: 2, Finality.REST: 3}
 DIRECTION_CODES = {Direction.FLAT: 0, Direction.UP: 1, Direction.DOWN: 2}
 LEVEL_CODES = {Level.NOTICE: 1, Level.STRONG: 2, Level.EXTREME: 3}
+DELIVERY_STATE_CODES = {
+    DeliveryState.PENDING: 0,
+    DeliveryState.SENT: 1,
+    DeliveryState.SUPPRESSED: 2,
+    DeliveryState.FAILED: 3,
+}
 
 TIMEFRAMES = {code: timeframe for timeframe, code in TIMEFRAME_CODES.items()}
 FINALITIES = {code: finality for finality, code in FINALITY_CODES.items()}
 TRUSTS = {code: trust for trust, code in TRUST_CODES.items()}
 DIRECTIONS = {code: direction for direction, code in DIRECTION_CODES.items()}
 LEVELS = {code: level for level, code in LEVEL_CODES.items()}
+DELIVERY_STATES = {code: state for state, code in DELIVERY_STATE_CODES.items()}
 
 metadata = MetaData()
 
@@ -118,7 +125,6 @@ alerts = Table(
     Column("time_ms", BigInteger, nullable=False),
     Column("symbol", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),  # JSON
-    Column("delivered_time_ms", BigInteger, nullable=False),
     PrimaryKeyConstraint("key", name="alerts_key"),
     Index("alerts_by_time", "time_ms"),
     sqlite_with_rowid=False,
@@ -133,6 +139,45 @@ outcomes = Table(
     Column("body", LargeBinary, nullable=False),  # JSON
     PrimaryKeyConstraint("alert_key", name="outcomes_key"),
     Index("outcomes_by_time", "time_ms"),
+    sqlite_with_rowid=False,
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("channel", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("thread", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("symbol", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before_ms", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("receipt", Text, nullable=False),
+    Column("sent_ms", BigInteger, nullable=False),
+    Column("latency_ms", BigInteger),
+    Column("body", LargeBinary, nullable=False),  # JSON
+    PrimaryKeyConstraint("channel", "key", name="outbox_key"),
+    Index("outbox_by_time", "time_ms"),
+    Index("outbox_by_state", "state", "time_ms"),
+    sqlite_with_rowid=False,
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("alert_key", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("symbol", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    PrimaryKeyConstraint("alert_key", "who", name="labels_key"),
+    Index("labels_by_time", "time_ms"),
     sqlite_with_rowid=False,
 )
 
