@@ -22,10 +22,20 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "picows": ("feed/connection.py",),
-    "aiohttp": ("feed/rest.py", "sim/server.py", "app/"),
+    "aiohttp": ("feed/rest.py", "sim/server.py", "alert/senders/", "app/"),
+    "aiogram": ("alert/senders/telegram.py", "app/telegram_commands.py"),
     **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
 }
-PURE = ("exchanges/", "feed/session.py", "feed/plan.py", "feed/sweep.py", "market/", "detect/", "alert/policy.py")
+PURE = (
+    "exchanges/",
+    "feed/session.py",
+    "feed/plan.py",
+    "feed/sweep.py",
+    "market/",
+    "detect/",
+    "alert/policy.py",
+    "alert/pacing.py",
+)
 IMPURE = {"asyncio", "time", "random"}
 
 

@@ -7,15 +7,19 @@ from typing import Protocol
 
 from perpwatch.alert.card import Card
 from perpwatch.alert.notice import Notice
+from perpwatch.alert.turns import Turns
 
 
 class Sender(Protocol):
     """Carries cards to one destination: one chat or topic, one address, one webhook.
 
-    It neither queues nor tries again nor counts: :mod:`perpwatch.app.delivery` does, for all channels alike. It raises
-    :class:`~perpwatch.errors.DeliveryError` and nothing else, and its calls may be cancelled at any time.
+    It neither queues nor tries again: :mod:`perpwatch.app.delivery` does, for all channels alike. It takes a turn for
+    each call to its service, raises :class:`~perpwatch.errors.DeliveryError` and nothing else, and may be cancelled at
+    any time.
     """
 
+    destination: str  # under which its calls are counted among those of its service
+    turns: Turns  # of the service; senders that share a service share them
     can_edit: bool  # a later card of a thread takes the place of the earlier one
     takes_pictures: bool  # worth drawing one
 
