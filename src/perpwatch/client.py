@@ -19,8 +19,9 @@ from typing import Any
 
 import msgspec
 
-from perpwatch.app.bot import Bot, adapter_for, universe_filter
+from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config, WebsocketConfig, load_config
+from perpwatch.app.configured import adapter_for, universe_filter
 from perpwatch.app.engine import Step
 from perpwatch.app.freshness import freshness_of, served_by_rest
 from perpwatch.app.messages import Dispatcher, Handler, Message, messages_of

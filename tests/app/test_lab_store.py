@@ -8,14 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from test_lab import DAY, START_MS, write_candles
-from typer import Typer
 from typer.testing import CliRunner
 
+from perpwatch.app.cli import app
 from perpwatch.app.lab import LabOptions, LabReport, run_lab
-from perpwatch.app.lab_cli import add_lab
 from perpwatch.app.lab_files import all_timeframes, read_market
 from perpwatch.app.lab_store import StoredPast
-from perpwatch.app.rules_cli import rules_app
 from perpwatch.detect.rules import PRESETS, Condition, Rule
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import MINUTE_MS, Candle, Contract, Timeframe
@@ -133,9 +131,6 @@ def test_nothing_is_found_where_nothing_was_kept(address: str) -> None:
 
 
 def run(*words: object) -> tuple[str, str]:
-    app = Typer()
-    add_lab(app)
-    app.add_typer(rules_app, name="rules")
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout, result.stderr

@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec.structs import replace
-
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.analysis import Analysis
 from perpwatch.app.config import Config, load_config
+from perpwatch.app.configured import adapter_for, universe_filter
 from perpwatch.app.engine import Command, Engine, Mute, Step, SwapRules, Teach, Watch
 from perpwatch.app.freshness import status_text
 from perpwatch.app.messages import Dispatcher, Message, messages_of
@@ -26,9 +25,7 @@ from perpwatch.app.rules_file import RuleSources
 from perpwatch.detect.rules import Rule
 from perpwatch.detect.score import Scorer, read_model, shipped_model_text
 from perpwatch.errors import ConfigurationError, ExchangeError
-from perpwatch.exchanges.adapter import Adapter, Limits
-from perpwatch.exchanges.mexc import MexcFutures, corrected_websocket_url
-from perpwatch.exchanges.mexc.limits import LIMITS
+from perpwatch.exchanges.adapter import Adapter
 from perpwatch.feed.connection import Clock, Retries, State, SystemClock, dial_with
 from perpwatch.feed.heat import HotSet, heat
 from perpwatch.feed.live import FeedSettings, LiveFeed
@@ -36,7 +33,7 @@ from perpwatch.feed.plan import Mode, parse_wish
 from perpwatch.feed.ports import Dial, HttpGet
 from perpwatch.feed.rest import Priority, http_over_network
 from perpwatch.market.repair import REST_SETTLE_MS
-from perpwatch.market.universe import Member, UniverseFilter, choose, turnovers
+from perpwatch.market.universe import Member, choose, turnovers
 from perpwatch.model import (
     MINUTE_MS,
     Batch,
@@ -49,6 +46,8 @@ from perpwatch.model import (
     Ticker,
     stream_of_candles,
 )
+
+__all__ = ["AsyncMexcAnalysisBot", "Bot", "adapter_for"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,29 +73,6 @@ STRANGERS_AT_ONCE = 5
 
 #: Stands in for a contract that is no longer listed.
 _GONE = Contract("", "", "", "", 0.0, is_trading=False)
-
-
-def adapter_for(config: Config) -> Adapter:
-    """The wire language of the configured exchange, at the configured addresses."""
-    url, warning = corrected_websocket_url(config.websocket.base_url)
-    if warning:
-        logger.warning("websocket.base_url: %s", warning)
-    return MexcFutures(websocket_url=url, rest_url=config.rest.base_url, limits=limits_of(config))
-
-
-def limits_of(config: Config) -> Limits:
-    """The exchange's limits as the configuration has them."""
-    websocket = config.websocket
-    return replace(
-        LIMITS,
-        max_connections=websocket.max_connections,
-        max_subscriptions_per_connection=websocket.max_subscriptions_per_connection,
-        ping_interval_s=websocket.ping_interval,
-        connection_lifetime_s=websocket.connection_lifetime,
-        commands_per_second=websocket.commands_per_second,
-        dials_per_second=websocket.dials_per_second,
-        requests_per_second=config.rest.requests_per_second,
-    )
 
 
 def shipped_scorer() -> Scorer:
@@ -126,10 +102,6 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
         explores_capacity=websocket.explore_capacity,
         retries=Retries(first_s=websocket.reconnect_delay, max_attempts=websocket.max_reconnect_attempts),
     )
-
-
-def universe_filter(config: Config) -> UniverseFilter:
-    return UniverseFilter(**dict(config.universe))
 
 
 @dataclass(slots=True)

@@ -30,7 +30,8 @@ from perpwatch.alert.operational import (
     Trouble,
     troubles,
 )
-from perpwatch.app.bot import Bot, limits_of
+from perpwatch.app.bot import Bot
+from perpwatch.app.configured import limits_of
 from perpwatch.app.deadman import DeadMansSwitch
 from perpwatch.app.engine import Step
 from perpwatch.app.health_config import HealthConfig

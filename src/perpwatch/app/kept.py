@@ -13,15 +13,15 @@ import msgspec
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
 from perpwatch.app.keeper import DESK_KEY, Keeper
-from perpwatch.app.store_config import StoreConfig
+from perpwatch.app.store_config import GAPS_KEY, StoreConfig
 from perpwatch.feed.pool import LearnedLimit
 from perpwatch.model import Batch
 from perpwatch.store import Database, Reader, Trouble, Writer
 
 logger = logging.getLogger(__name__)
 
-#: Under these keys the store remembers what the next start wants to know.
-LIMIT_KEY, GAPS_KEY = "limits.subscriptions", "gaps"
+#: Under this key the store remembers what the next start wants to know.
+LIMIT_KEY = "limits.subscriptions"
 
 
 @contextlib.asynccontextmanager

@@ -8,11 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from typer.core import TyperCommand, TyperOption
 
 from perpwatch.app.config import DEFAULT_FILE, load_config
 from perpwatch.app.lab import LabOptions, LabReport, rules_from_files, run_lab_with_progress_bar, to_json, to_text
@@ -26,27 +25,6 @@ class LabFormat(enum.StrEnum):
     TEXT = "text"
     JSON = "json"
     HTML = "html"
-
-
-class Spread(TyperCommand):
-    """Lets options that may be repeated take several values: ``--candles A B`` is ``--candles A --candles B``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        repeated = {
-            name
-            for parameter in self.params
-            if isinstance(parameter, TyperOption) and parameter.multiple
-            for name in parameter.opts
-        }
-        spread: list[str] = []
-        current = ""
-        for number, word in enumerate(args):
-            if word.startswith("-"):
-                current = word if word in repeated else ""
-            elif current and args[number - 1] != current:
-                spread.append(current)
-            spread.append(word)
-        return super().parse_args(ctx, spread)
 
 
 CandlesOption = Annotated[
@@ -117,11 +95,6 @@ def lab(
         except OSError as error:
             raise ConfigurationError("--html", str(html), f"a file that can be written ({error})") from error
         Console(stderr=True).print(f"the report is in {html}", highlight=False, soft_wrap=True)
-
-
-def add_lab(app: typer.Typer) -> None:
-    """Give a command line the command ``lab``."""
-    app.command("lab", cls=Spread)(lab)
 
 
 def stored_past(config: Path | None, since: str) -> StoredPast | None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perpwatch.app.config import DEFAULT_FILE, load_config
-from perpwatch.app.kept import GAPS_KEY
+from perpwatch.app.store_config import GAPS_KEY
 from perpwatch.errors import ConfigurationError
 from perpwatch.market.ledger import Ledger
 from perpwatch.model import MINUTE_MS, Trust

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from perpwatch.app.lab_cli import CandlesOption, LabelsOption, Spread, TradesOption
+from perpwatch.app.cli_commands import Spread
+from perpwatch.app.lab_cli import CandlesOption, LabelsOption, TradesOption
 from perpwatch.app.training import Trained, TrainOptions, to_file, train
 from perpwatch.detect.score import Model, read_model, shipped_model_text
 from perpwatch.errors import ConfigurationError

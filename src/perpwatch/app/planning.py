@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from perpwatch.app.bot import Bot, limits_of
 from perpwatch.app.config import Config
+from perpwatch.app.configured import limits_of
 from perpwatch.feed.plan import Mode, Way, parse_wish, plan, serve
 from perpwatch.model import Kind, Stream
+
+if TYPE_CHECKING:
+    from perpwatch.app.bot import Bot
 
 #: Turnover of the most traded contract in quote coin a day, and how it falls off with the rank (a power law). Chosen to
 #: resemble a futures market: about half of all turnover in the first ten contracts, a few thousand a day in the last.

@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from perpwatch.app.cli_commands import Spread
 from perpwatch.app.lab import LabOptions, rules_from_files, run_lab_with_progress_bar, to_text
 from perpwatch.app.lab_cli import (
     PROCESSES,
@@ -19,7 +20,6 @@ from perpwatch.app.lab_cli import (
     ConfigOption,
     ProcessesOption,
     SinceOption,
-    Spread,
     TradesOption,
     stored_past,
 )

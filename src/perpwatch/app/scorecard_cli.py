@@ -50,7 +50,7 @@ def scorecard(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with the settings.")] = None,
     format: Annotated[ScorecardFormat, typer.Option("--format", help="What to print.")] = ScorecardFormat.TEXT,
 ) -> None:
-    """Say what came of the alerts that a watch has given: per rule, how often the price went on, and against chance.
+    """Say what came of the alerts that a watch gave: per rule, how often the price went on, and against chance.
 
     An alert is judged when its last horizon, four hours, is over. Lift is how many times as often the price went on
     within an hour as after random moments of the same symbol and volatility; 1 is no better than chance.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from perpwatch.model import Timeframe
-from perpwatch.store import Retention
+
+if TYPE_CHECKING:
+    from perpwatch.store import Retention
 
 DEFAULT_NAME = "perpwatch.db"
+#: Under this key the store remembers why minutes are missing.
+GAPS_KEY = "gaps"
 
 Days = Annotated[float, Field(ge=0)]  # 0 is for ever
 
@@ -47,6 +51,8 @@ class StoreConfig(BaseModel):
         return self.url or f"sqlite:///{folder / DEFAULT_NAME}"
 
     def kept(self) -> Retention:
+        from perpwatch.store import Retention  # only here: most commands read settings and no database
+
         days = self.retention
         return Retention(
             candles={
