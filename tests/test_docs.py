@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from local_exchange import local_exchange
+from perpwatch.app.alerts_config import CHANNELS, channel_keys
 from perpwatch.app.config import Config, flat
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,17 @@ def test_every_setting_is_documented_with_its_default_and_its_variable() -> None
         assert variable == f"PERPWATCH_{key.upper().replace('.', '__')}"
         assert unit.strip()
         assert why.strip()
+
+
+def test_every_key_of_a_channel_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = text.partition("### `[alerts.channels.NAME]`")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", section, re.MULTILINE))
+    for channel in CHANNELS.values():
+        for key, field in channel.model_fields.items():
+            default = "none" if field.is_required() else f"`{json.dumps(field.default, default=str)}`"
+            assert rows.get(key) == default, f"the row of {key} of {channel.__name__} should say {default}"
+    assert rows.keys() == channel_keys("").keys()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -34,6 +34,7 @@ PURE = (
     "market/",
     "detect/",
     "alert/policy.py",
+    "alert/routing.py",
     "alert/pacing.py",
 )
 IMPURE = {"asyncio", "time", "random"}

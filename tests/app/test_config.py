@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from perpwatch.alert.notice import NoticeKind
+from perpwatch.app.alerts_config import read_secret
 from perpwatch.app.bot import AsyncMexcAnalysisBot
 from perpwatch.app.config import Config, load_config
 from perpwatch.client import WEBSOCKET_CONFIG
 from perpwatch.errors import ConfigurationError
 from perpwatch.feed.plan import Mode
-from perpwatch.model import Timeframe
+from perpwatch.model import Level, Timeframe
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,8 @@ def refusal(toml: str = "") -> ConfigurationError:
         load_config(Path("settings.toml"))
     return refused.value
 
+
+CONSOLE = "[alerts.channels.phone]\ntype = 'console'\n"
 
 # --- What is refused -----------------------------------------------------------------------------------------------
 
@@ -80,6 +84,18 @@ def refusal(toml: str = "") -> ConfigurationError:
         ("[network]\nproxy = 'localhost'", "network.proxy", "localhost", "socks5://host"),
         ("exchange = 'binance'", "exchange", "binance", "'mexc'"),
         ("mode = 'both'", "mode", "both", "choose from websocket, rest, dual"),
+        ("[alerts]\nlanguage = 'de'", "alerts.language", "de", "'en' or 'ru'"),
+        ("[alerts]\ntime_zone = 'Berlin'", "alerts.time_zone", "Berlin", "give a name like Europe/Berlin"),
+        ("[alerts.channels.phone]\ntype = 'pigeon'", "alerts.channels.phone.type", "pigeon", "one of console"),
+        ("[alerts.channels.phone]\nlevel = 'strong'", "alerts.channels.phone.type", None, "one of console"),
+        ("[alerts.channels.'My Phone']\ntype = 'console'", "alerts.channels.My Phone", "this table", "small letters"),
+        ("[alerts.channels]\nphone = 'console'", "alerts.channels.phone", "this table", "dictionary"),
+        (CONSOLE + "kinds = ['test']", "alerts.channels.phone.kinds[0]", "test", "choose from alert, market"),
+        (CONSOLE + "level = 'loud'", "alerts.channels.phone.level", "loud", "'notice', 'strong'"),
+        (CONSOLE + "classes = ['coins']", "alerts.channels.phone.classes[0]", "coins", "'coin'"),
+        (CONSOLE + "quiet_hours = '23-7'", "alerts.channels.phone.quiet_hours", "23-7", "hours like 23:00-07:00"),
+        (CONSOLE + "alerts_per_day = 0", "alerts.channels.phone.alerts_per_day", 0, "greater than or equal to 1"),
+        (CONSOLE + "levle = 'strong'", "alerts.channels.phone.levle", "(not shown)", "did you mean level?"),
         ("[logging]\nlevel = 'loud'", "logging.level", "loud", "'debug', 'info'"),
         ("[logging]\nformat = 'xml'", "logging.format", "xml", "'json'"),
     ],
@@ -135,6 +151,13 @@ def test_a_file_that_is_not_there_or_not_toml_is_refused() -> None:
         ("PERPWATCH_WEBSOCKET__MAX_CONNECTIONS", "ten", "websocket.max_connections", "integer"),
         ("PERPWATCH_WEBSOCKET", "ws://a/b", "websocket", "should be a table of: enabled"),
         ("PERPWATCH_TIMEFRAMES", "Min1,Min2", "timeframes[1]", "choose from Min1"),
+        (
+            "PERPWATCH_ALERTS__CHANNELS__PHONE__LEVLE",
+            "strong",
+            "PERPWATCH_ALERTS__CHANNELS__PHONE__LEVLE",
+            "mean level?",
+        ),
+        ("PERPWATCH_ALERTS__CHANNELS__PHONE__TYPE", "pigeon", "alerts.channels.phone.type", "one of console"),
         ("PERPWATCH_DETECTION__THRESHOLDS__MIN1", "lots", "detection.thresholds.Min1", "number"),
     ],
 )
@@ -222,3 +245,38 @@ def test_addresses_lose_the_slash_at_their_end_so_that_paths_can_follow() -> Non
 def test_the_briefs_websocket_config_is_the_websocket_table_with_its_defaults() -> None:
     assert Config().websocket.model_dump() == WEBSOCKET_CONFIG
     assert {"max_connections", "max_subscriptions_per_connection", "ping_interval"} <= set(WEBSOCKET_CONFIG)
+
+
+def test_a_channel_can_be_made_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {
+        "TYPE": "console",
+        "KINDS": "alert,operational",
+        "PINNED_ONLY": "true",
+        "LEVEL": "strong",
+    }.items():
+        monkeypatch.setenv(f"PERPWATCH_ALERTS__CHANNELS__PHONE__{key}", value)
+    channel = load_config().alerts.channels["phone"]
+    assert channel.route("UTC").kinds == {NoticeKind.ALERT, NoticeKind.OPERATIONAL}
+    assert (channel.type, channel.pinned_only, channel.level) == ("console", True, Level.STRONG)
+
+
+def test_a_secret_is_read_from_where_the_configuration_says_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", " secret ")
+    (tmp_path / "token").write_text("secret\n", encoding="utf-8")
+    (tmp_path / "empty").write_text("\n", encoding="utf-8")
+    assert (
+        read_secret("k.token", None, "TOKEN", tmp_path) == read_secret("k.token", "token", None, tmp_path) == "secret"
+    )
+    for file, variable, key, right in (
+        (None, None, "k.token", "one of k.token_file and k.token_env"),
+        ("token", "TOKEN", "k.token", "one of k.token_file and k.token_env"),
+        (None, "NOTHING", "k.token_env", "no such variable"),
+        ("nothing", None, "k.token_file", "No such file"),
+        ("empty", None, "k.token_file", "empty"),
+    ):
+        with pytest.raises(ConfigurationError, match=right) as refused:
+            read_secret("k.token", file, variable, tmp_path)
+        assert refused.value.key == key
+        assert "secret" not in str(refused.value)

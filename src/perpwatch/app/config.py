@@ -26,6 +26,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -34,6 +35,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from perpwatch.app.alerts_config import CHANNELS, AlertsConfig, channel_keys
 from perpwatch.app.dashboard_config import DashboardConfig
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.app.recording_config import RecordingConfig
@@ -256,6 +258,7 @@ class Config(BaseSettings, _NumbersAreNumbers):
     network: NetworkConfig = NetworkConfig()
     universe: UniverseConfig = UniverseConfig()
     detection: DetectionConfig = DetectionConfig()
+    alerts: AlertsConfig = AlertsConfig()
     store: StoreConfig = StoreConfig()
     recording: RecordingConfig = RecordingConfig()
     health: HealthConfig = HealthConfig()
@@ -366,7 +369,10 @@ def _check_environment() -> None:
         if not name.upper().startswith("PERPWATCH_"):
             continue
         known: dict[str, Any] = dict(Config.model_fields)
-        for part in name.upper().removeprefix("PERPWATCH_").lower().split("__"):
+        parts = name.upper().removeprefix("PERPWATCH_").lower().split("__")
+        if parts[:2] == ["alerts", "channels"] and len(parts) > 3:
+            known, parts = dict(channel_keys("")), parts[3:]  # the third is a name of the user's
+        for part in parts:
             if part not in known:
                 raise ConfigurationError(name, os.environ[name], _no_such(part, known))
             known = _below(known[part])
@@ -392,6 +398,8 @@ def _no_such(name: str, known: Iterable[str]) -> str:
 def _explained(error: ValidationError) -> ConfigurationError:
     first = error.errors()[0]
     path = [part for part in first["loc"] if part != "[key]"]
+    if path[:2] == ["alerts", "channels"] and len(path) > 2:
+        return _explained_channel(path, first)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     if first["type"] == "extra_forbidden":
         return ConfigurationError(key, first["input"], _no_such(str(path[-1]), _table(path[:-1]).model_fields))
@@ -405,6 +413,24 @@ def _explained(error: ValidationError) -> ConfigurationError:
     if first["type"] == "dict_type":
         return ConfigurationError(key, first["input"], f"should be a table of: {', '.join(ANALYSED_TIMEFRAMES)}")
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return ConfigurationError(key, first["input"], expected)
+
+
+def _explained_channel(path: list[str | int], first: ErrorDetails) -> ConfigurationError:
+    """What is wrong with a channel. Values that are no setting of it are not shown: one may be a secret."""
+    *_, name, type_name = path[:4] if len(path) > 3 else [*path, ""]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in [name, *path[4:]])
+    key = f"alerts.channels{key}"
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "extra_forbidden":
+        return ConfigurationError(key, "(not shown)", _no_such(str(path[-1]), channel_keys(str(type_name))))
+    if first["type"] == "union_tag_not_found":
+        return ConfigurationError(f"{key}.type", None, f"choose one of {', '.join(CHANNELS)}")
+    if first["type"] == "union_tag_invalid":
+        return ConfigurationError(f"{key}.type", first["input"].get("type"), f"choose one of {', '.join(CHANNELS)}")
+    if len(path) <= 4:
+        # What is wrong lies between two keys, or it is no table at all.
+        return ConfigurationError(key, "this table", expected)
     return ConfigurationError(key, first["input"], expected)
 
 

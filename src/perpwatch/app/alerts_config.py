@@ -1,0 +1,159 @@
+"""The ``[alerts]`` table of the configuration: who is told what, and by which channel.
+
+Secrets never stand in it: a key that ends in ``_file`` names a file that holds one, a key that ends in ``_env`` a
+variable of the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zoneinfo
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from perpwatch.alert.notice import NoticeKind
+from perpwatch.alert.routing import QuietHours, Route
+from perpwatch.errors import ConfigurationError
+from perpwatch.model import AssetClass, Level
+
+
+def _listed(value: object) -> object:
+    """The environment gives lists as text: JSON, or with commas."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _check_quiet_hours(text: str) -> str:
+    QuietHours.parse(text)
+    return text
+
+
+def _check_time_zone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("give a name like Europe/Berlin, or UTC") from error
+    return name
+
+
+def _check_kind(name: object) -> object:
+    if name not in _KINDS:
+        raise ValueError(f"choose from {', '.join(_KINDS)}")
+    return name
+
+
+#: A test is for every channel.
+_KINDS = [kind.value for kind in NoticeKind if kind is not NoticeKind.TEST]
+_Kind = Annotated[NoticeKind, BeforeValidator(_check_kind)]
+_Patterns = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(_listed)]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class ChannelConfig(BaseModel):
+    """What all channels have in common. Everything is passed on unless a key says otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kinds: Annotated[list[_Kind], Field(min_length=1), BeforeValidator(_listed)] = [NoticeKind(name) for name in _KINDS]
+    rules: _Patterns = ["*"]
+    level: Level = Level.NOTICE
+    classes: Annotated[list[AssetClass], BeforeValidator(_listed)] = []
+    symbols: _Patterns = ["*"]
+    pinned_only: bool = False
+    quiet_hours: Annotated[str, AfterValidator(_check_quiet_hours)] | None = None
+    alerts_per_hour: Annotated[int, Field(ge=1)] | None = None
+    alerts_per_day: Annotated[int, Field(ge=1)] | None = None
+
+    def route(self, time_zone: str) -> Route:
+        """The filter in the words of :mod:`perpwatch.alert.routing`."""
+        hours = QuietHours.parse(self.quiet_hours, time_zone) if self.quiet_hours is not None else None
+        return Route(
+            kinds=frozenset(self.kinds),
+            rules=tuple(self.rules),
+            level=self.level,
+            classes=frozenset(self.classes),
+            symbols=tuple(self.symbols),
+            pinned_only=self.pinned_only,
+            quiet_hours=hours,
+            alerts_per_hour=self.alerts_per_hour,
+            alerts_per_day=self.alerts_per_day,
+        )
+
+
+class ConsoleChannel(ChannelConfig):
+    """Lines on standard error, for a terminal or a log."""
+
+    type: Literal["console"]
+
+
+class DesktopChannel(ChannelConfig):
+    """Notifications of the desktop that the program runs on."""
+
+    type: Literal["desktop"]
+
+
+#: Every channel there is, by its type.
+Channel = Annotated[ConsoleChannel | DesktopChannel, Field(discriminator="type")]
+CHANNELS: dict[str, type[ChannelConfig]] = {"console": ConsoleChannel, "desktop": DesktopChannel}
+
+
+def _check_name(name: str) -> str:
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name) is None:
+        raise ValueError("name a channel with small letters, digits, - and _")
+    return name
+
+
+class AlertsConfig(BaseModel):
+    """Who is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    enabled: bool = True  # false sends nothing, whatever channels there are
+    language: Literal["en", "ru"] = "en"
+    time_zone: Annotated[str, AfterValidator(_check_time_zone)] = "UTC"  # of quiet hours and of the times in messages
+    channels: dict[Annotated[str, AfterValidator(_check_name)], Channel] = {}
+
+
+def read_secret(key: str, file: str | None, variable: str | None, folder: Path) -> str:
+    """A secret from the place that the configuration names; never an empty one.
+
+    Args:
+        key: of the setting without its ending: ``alerts.channels.phone.token``.
+        file: relative to ``folder``, that of the configuration.
+    Raises:
+        ConfigurationError: there is none, said without its text.
+    """
+    if (file is None) == (variable is None):
+        raise ConfigurationError(key, "(not shown)", f"give one of {key}_file and {key}_env")
+    if variable is not None:
+        secret = os.environ.get(variable, "").strip()
+        if not secret:
+            raise ConfigurationError(
+                f"{key}_env", variable, "there is no such variable in the environment, or it is empty"
+            )
+        return secret
+    assert file is not None
+    try:
+        secret = (folder / file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(f"{key}_file", file, f"a file that can be read ({reason})") from error
+    if not secret:
+        raise ConfigurationError(f"{key}_file", file, "the file is empty")
+    return secret
+
+
+def channel_keys(type_name: str) -> Mapping[str, Any]:
+    """The keys of a type of channel; those of all together for a type that there is not."""
+    if type_name in CHANNELS:
+        return CHANNELS[type_name].model_fields
+    return {key: field for channel in CHANNELS.values() for key, field in channel.model_fields.items()}
