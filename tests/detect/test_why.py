@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from perpwatch.detect.reasons import times_text
 from perpwatch.detect.why import Witness, in_order
+from perpwatch.figures import times_text
 from perpwatch.model import MINUTE_MS, Direction, Level, Reason, Signal, Ticker, Timeframe, Trust
 
 START_MS = 1_617_580_800_000

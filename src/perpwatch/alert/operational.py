@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from perpwatch.alert.texts import EN, Texts
 from perpwatch.model import MINUTE_MS
 
 
@@ -96,11 +97,28 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return sum(count for open_ms, count in self.unknown_minutes.items() if open_ms + MINUTE_MS > exchange_ms)
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """A trouble at one moment, in words, and how long it has been so already where that is known."""
+class Detail(msgspec.Struct, frozen=True):
+    """One thing that is wrong, as figures that any language can put into words."""
 
-    text: str
+    name: str  # of the text in :attr:`perpwatch.alert.texts.Texts.details`
+    figures: dict[str, int | float | str]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A trouble at one moment, and how long it has been so already where that is known."""
+
+    details: tuple[Detail, ...]
     lasts_s: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return details_text(self.details)
+
+
+def details_text(details: Sequence[Detail], texts: Texts = EN) -> str:
+    """Details in words; one that a newer program has found is left out."""
+    known = [one for one in details if one.name in texts.details]
+    return "; ".join(texts.details[one.name].format(**one.figures) for one in known)
 
 
 class Phase(enum.StrEnum):
@@ -116,10 +134,11 @@ class OperationalAlert(msgspec.Struct, frozen=True):
     phase: Phase
     time_ms: int  # when it was told
     start_ms: int  # when the trouble began
-    text: str
+    text: str  # in English, for logs
     duration_s: float | None = None  # of the trouble; None at its start, like the following
     repaired_minutes: int | None = None  # summed over contracts; None also where the trouble costs no minutes
     unknown_minutes: int | None = None
+    details: tuple[Detail, ...] = ()  # what is wrong, at the start; none at the end
 
 
 class _Rule(msgspec.Struct, frozen=True):
@@ -148,17 +167,6 @@ _RULES = {
     Trouble.KEEPING: _Rule(5.0, 5.0),
 }
 
-_TITLES = {
-    Trouble.UNREACHABLE: "exchange unreachable",
-    Trouble.CONNECTIONS: "connections lost",
-    Trouble.DELAY: "data delayed",
-    Trouble.COVERAGE: "coverage low",
-    Trouble.LIMIT: "subscription limit met",
-    Trouble.ERRORS: "many errors",
-    Trouble.DRIFT: "clock drifts",
-    Trouble.KEEPING: "nothing is kept",
-}
-
 #: While nothing is heard for this long it cannot be told whether the exchange is gone or only what is seen of it.
 HOLD_S = 3.0
 #: The minute in which data came back is closed and judged this long after: its rest, and the wait for the referee.
@@ -173,58 +181,63 @@ def troubles(snapshot: Snapshot, thresholds: Thresholds) -> dict[Trouble, Findin
     found: dict[Trouble, Finding] = {}
     one = snapshot
     if one.silence_s >= thresholds.unreachable_after_s:
-        found[Trouble.UNREACHABLE] = Finding(f"nothing heard for {one.silence_s:.0f} s", one.silence_s)
+        found[Trouble.UNREACHABLE] = _finding("silent", one.silence_s, seconds=one.silence_s)
     if one.connections_open < one.connections:
         down = one.connections - one.connections_open
-        why = f": {one.connection_error}" if one.connection_error else ""
-        found[Trouble.CONNECTIONS] = Finding(f"{down} of {one.connections} down{why}")
+        if one.connection_error:
+            detail = _finding("down_because", down=down, connections=one.connections, error=one.connection_error)
+        else:
+            detail = _finding("down", down=down, connections=one.connections)
+        found[Trouble.CONNECTIONS] = detail
     if one.connections_mute:
-        text = f"{one.connections_mute} of {one.connections} connections silent for up to {one.mute_s:.0f} s"
-        found[Trouble.DELAY] = Finding(text, one.mute_s)
+        found[Trouble.DELAY] = _finding(
+            "mute", one.mute_s, mute=one.connections_mute, connections=one.connections, seconds=one.mute_s
+        )
     elif one.delay_s > thresholds.data_delay_s:
-        found[Trouble.DELAY] = Finding(f"data is {one.delay_s:.1f} s old when it is judged")
+        found[Trouble.DELAY] = _finding("late", seconds=one.delay_s)
     if one.contracts_watched and one.coverage < thresholds.coverage:
         # Rounded down, so that 94.99 % is not shown to be as good as a threshold of 95 %.
         percent = math.floor(one.coverage * 1_000) / 10
-        least = f"{thresholds.coverage * 100:g} %"
-        text = f"{percent:g} % of {one.contracts_watched} contracts are known good, less than {least}"
-        found[Trouble.COVERAGE] = Finding(text)
-    if limit := _limit_text(one):
-        found[Trouble.LIMIT] = Finding(limit)
-    if errors := _error_text(one, thresholds):
+        least = thresholds.coverage * 100
+        found[Trouble.COVERAGE] = _finding("coverage", percent=percent, contracts=one.contracts_watched, least=least)
+    if limits := _limits(one):
+        found[Trouble.LIMIT] = Finding(limits)
+    if errors := _errors(one, thresholds):
         found[Trouble.ERRORS] = Finding(errors)
     if one.exchange_ms and abs(one.clock_offset_s) > thresholds.clock_drift_s:
-        way = "ahead of" if one.clock_offset_s > 0 else "behind"
-        text = f"ours is {abs(one.clock_offset_s):.1f} s {way} the exchange's; is time synchronisation running?"
-        found[Trouble.DRIFT] = Finding(text)
+        name = "ahead" if one.clock_offset_s > 0 else "behind"
+        found[Trouble.DRIFT] = _finding(name, seconds=abs(one.clock_offset_s))
     if one.not_kept:
-        found[Trouble.KEEPING] = Finding(f"{one.not_kept}; tried again and again, with everything kept in memory")
+        found[Trouble.KEEPING] = _finding("not_kept", why=one.not_kept)
     return found
 
 
-def _limit_text(one: Snapshot) -> str:
-    texts = []
-    if one.subscription_limit < one.subscription_limit_configured:
-        texts.append(
-            f"the exchange takes {one.subscription_limit} subscriptions on a connection, "
-            f"not {one.subscription_limit_configured}"
-        )
-    if one.connection_limit < one.connection_limit_configured:
-        texts.append(f"it allows {one.connection_limit} connections, not {one.connection_limit_configured}")
-    if texts and one.contracts_polled:
-        texts.append(f"{one.contracts_polled} contracts are read by REST instead")
-    return "; ".join(texts)
+def _finding(name: str, lasts_s: float = 0.0, **figures: int | float | str) -> Finding:
+    return Finding((Detail(name, figures),), lasts_s)
 
 
-def _error_text(one: Snapshot, thresholds: Thresholds) -> str:
-    texts = []
+def _limits(one: Snapshot) -> tuple[Detail, ...]:
+    details = []
+    for name, limit, configured in (
+        ("subscriptions", one.subscription_limit, one.subscription_limit_configured),
+        ("connections", one.connection_limit, one.connection_limit_configured),
+    ):
+        if limit < configured:
+            details.append(Detail(name, {"limit": limit, "configured": configured}))
+    if details and one.contracts_polled:
+        details.append(Detail("polled", {"contracts": one.contracts_polled}))
+    return tuple(details)
+
+
+def _errors(one: Snapshot, thresholds: Thresholds) -> tuple[Detail, ...]:
+    details = []
     if one.breakers_open:
-        texts.append(f"REST fails repeatedly: {', '.join(one.breakers_open)}")
+        details.append(Detail("breakers", {"endpoints": ", ".join(one.breakers_open)}))
     if one.requests >= LEAST_REQUESTS and one.request_errors >= thresholds.error_rate * one.requests:
-        texts.append(f"{one.request_errors} of {one.requests} REST requests of the last minute failed")
+        details.append(Detail("requests", {"errors": one.request_errors, "requests": one.requests}))
     if one.frames >= LEAST_FRAMES and one.bad_frames >= thresholds.bad_frame_rate * one.frames:
-        texts.append(f"{one.bad_frames} of {one.frames} frames of the last minute were unreadable")
-    return "; ".join(texts)
+        details.append(Detail("frames", {"bad": one.bad_frames, "frames": one.frames}))
+    return tuple(details)
 
 
 def duration_text(seconds: float) -> str:
@@ -326,14 +339,15 @@ def _start(case: _Case, trouble: Trouble, finding: Finding, snapshot: Snapshot) 
         phase=Phase.START,
         time_ms=snapshot.time_ms,
         start_ms=case.start_ms,
-        text=f"{_TITLES[trouble]}: {finding.text}",
+        text=f"{EN.troubles[trouble]}: {finding.text}",
+        details=finding.details,
     )
 
 
 def _end(case: _Case, trouble: Trouble, snapshot: Snapshot) -> OperationalAlert:
     assert case.good_s is not None, "a case ends after it has been good for a while"
     duration_s = case.good_s - case.start_s
-    text = f"{_TITLES[trouble]}: back after {duration_text(duration_s)}"
+    text = f"{EN.troubles[trouble]}: back after {duration_text(duration_s)}"
     repaired: int | None = None
     unknown: int | None = None
     if _RULES[trouble].costs_minutes:

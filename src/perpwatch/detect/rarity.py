@@ -11,7 +11,6 @@ import msgspec
 
 from perpwatch.detect.detector import NEVER
 from perpwatch.detect.guards import is_known
-from perpwatch.detect.reasons import times_text
 from perpwatch.detect.statistics import (
     RollingMean,
     RollingMeanState,
@@ -20,6 +19,7 @@ from perpwatch.detect.statistics import (
     Tail,
     TailState,
 )
+from perpwatch.figures import times_text
 from perpwatch.model import (
     MINUTE_MS,
     Candle,

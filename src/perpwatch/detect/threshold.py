@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from perpwatch.detect.detector import NEVER
 from perpwatch.detect.guards import is_known
-from perpwatch.detect.reasons import times_text
 from perpwatch.detect.statistics import RollingMean
+from perpwatch.figures import times_text
 from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe
 
 STRONG, EXTREME = 3.0, 10.0
