@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "picows": ("feed/connection.py",),
-    "aiohttp": ("feed/rest.py", "sim/server.py", "alert/senders/", "app/"),
+    "aiohttp": ("feed/rest.py", "sim/server.py", "sim/bot_api.py", "alert/senders/", "app/"),
     "aiogram": ("alert/senders/telegram.py", "app/telegram_commands.py"),
     **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
 }
