@@ -37,6 +37,10 @@ PURE = (
     "alert/policy.py",
     "alert/routing.py",
     "alert/pacing.py",
+    "alert/card.py",
+    "alert/episodes.py",
+    "alert/spelling.py",
+    "alert/texts.py",
 )
 IMPURE = {"asyncio", "time", "random"}
 

@@ -30,7 +30,7 @@ class Development(msgspec.Struct, frozen=True):
     time_ms: int  # exchange time of the newest minute in it
     price: float
     change: float  # price against the alert's; a fraction
-    best: float  # the furthest the price went in the alert's direction; a fraction
+    best: float  # the furthest the price went in the alert's direction, after a fall too a positive fraction
     peak_ratio: float  # the highest turnover ratio of any signal of the episode; 0 when none was measured
     is_over: bool = False  # nothing more will be told
     outcome: Outcome | None = None  # what came of it; at the end, where the market was known
