@@ -6,7 +6,7 @@ import asyncio
 import io
 import logging
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -66,21 +66,33 @@ def png(width: int = 60, height: int = 40, colour: str = "green") -> bytes:
 
 @asynccontextmanager
 async def telegram(
-    *, timeout_s: float = 5.0, turns: Turns | None = None, server: BotApiServer | None = None
+    *,
+    timeout_s: float = 5.0,
+    turns: Turns | None = None,
+    server: BotApiServer | None = None,
+    language: str = "en",
+    users: Sequence[int] = (USER,),
 ) -> AsyncIterator[tuple[BotApiServer, TelegramBot]]:
     """A Bot API with a person and a forum, and a bot without limits of its own."""
     async with server or BotApiServer(is_strict=False) as api:
         api.add_chat(USER)
         api.add_chat(GROUP, topics=[5, 9])
-        bot = TelegramBot(api.token, base_url=api.url, turns=turns or Turns.unlimited(), timeout_s=timeout_s)
+        bot = TelegramBot(
+            api.token,
+            language=language,
+            users=users,
+            base_url=api.url,
+            turns=turns or Turns.unlimited(),
+            timeout_s=timeout_s,
+        )
         try:
             yield api, bot
         finally:
             await bot.close()
 
 
-def sender(bot: TelegramBot, chat: int = USER, thread_id: int | None = None, *, can_act: bool = True) -> TelegramSender:
-    return TelegramSender(bot, str(chat), Buttons("secret", "en", can_act=can_act), thread_id=thread_id)
+def sender(bot: TelegramBot, chat: int = USER, thread_id: int | None = None) -> TelegramSender:
+    return TelegramSender(bot, str(chat), thread_id)
 
 
 # --- Messages ---------------------------------------------------------------------------------------------------------
@@ -143,20 +155,24 @@ async def test_a_picture_that_is_refused_leaves_the_words() -> None:
         assert [message.text.split("\n")[0] for message in api.chats[USER].shown] == ["words", "more words"]
 
 
-async def test_a_digest_has_no_buttons_but_the_link_and_whoever_may_not_command_none_either() -> None:
+async def test_a_digest_has_no_buttons_but_the_link_and_where_nobody_may_command_there_are_none_either() -> None:
     async with telegram() as (api, bot):
         await sender(bot).send(CARD, [notice(), notice("PEPE_USDT")])
-        await sender(bot, can_act=False).send(CARD, [notice()])
-        for message in api.chats[USER].shown:
-            assert [[button["text"] for button in row] for row in message.buttons] == [["📈 Open chart"]]
-            assert "/why" not in message.text
+        (message,) = api.chats[USER].shown
+        assert [[button["text"] for button in row] for row in message.buttons] == [["📈 Open chart"]]
+        assert "/why" not in message.text
+    async with telegram(users=()) as (api, bot):
+        await sender(bot).send(CARD, [notice()])
+        (message,) = api.chats[USER].shown
+        assert [[button["text"] for button in row] for row in message.buttons] == [["📈 Open chart"]]
+        assert "/why" not in message.text
 
 
 async def test_a_link_that_telegram_would_refuse_is_left_out_and_the_message_arrives() -> None:
-    async with telegram() as (api, bot):
-        channel = TelegramSender(bot, str(USER), Buttons("s", "ru"), chart_url="http://localhost:8765/symbol/{symbol}")
-        await channel.send(Card("title"), [notice()])
-        linked = TelegramSender(bot, str(USER), Buttons("s", "ru"), chart_url="https://pages.example.org/{symbol}")
+    async with telegram(language="ru") as (api, bot):
+        local = TelegramSender(bot, str(USER), chart_url="http://localhost:8765/symbol/{symbol}")
+        await local.send(Card("title"), [notice()])
+        linked = TelegramSender(bot, str(USER), chart_url="https://pages.example.org/{symbol}")
         await linked.send(Card("title"), [notice()])
         first, second = api.chats[USER].shown
         assert [len(row) for row in first.buttons] == [2, 3]
@@ -271,7 +287,7 @@ async def test_the_token_is_in_no_error_and_in_no_log(caplog: pytest.LogCaptureF
         with pytest.raises(DeliveryRefused, match="does not know this token"):
             await sender(wrong).send(CARD, [notice()])
         await wrong.close()
-        with pytest.raises(ValueError, match="a token as BotFather gives it") as unusable:
+        with pytest.raises(ValueError, match="give a token as BotFather does") as unusable:
             TelegramBot(f"{secret} with spaces")
         assert len(errors) == len(Fault) + 5
         for error in [*errors, unusable.value]:

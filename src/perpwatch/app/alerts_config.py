@@ -13,11 +13,13 @@ import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from perpwatch.alert.notice import NoticeKind
 from perpwatch.alert.routing import QuietHours, Route
+from perpwatch.app.url_setting import is_url
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import AssetClass, Level
 
@@ -49,6 +51,18 @@ def _check_kind(name: object) -> object:
     if name not in _KINDS:
         raise ValueError(f"choose from {', '.join(_KINDS)}")
     return name
+
+
+def _check_chat(chat: str) -> str:
+    if re.fullmatch(r"-?[1-9][0-9]{0,18}|@[A-Za-z][A-Za-z0-9_]{3,31}", chat) is None:
+        raise ValueError("give the number of a chat, negative for groups, or the @name of a public one")
+    return chat
+
+
+def _check_chart_url(url: str) -> str:
+    if "." not in (urlsplit(url).hostname or ""):
+        raise ValueError("give an address that phones can reach; Telegram takes no other")
+    return url
 
 
 #: A test is for every channel.
@@ -101,9 +115,36 @@ class DesktopChannel(ChannelConfig):
     type: Literal["desktop"]
 
 
+_Chat = Annotated[
+    str,
+    BeforeValidator(lambda chat: str(chat) if isinstance(chat, int) and not isinstance(chat, bool) else chat),
+    AfterValidator(_check_chat),
+]
+
+
+class TelegramChannel(ChannelConfig):
+    """A chat of Telegram, or one topic of it. Channels with the same token are one bot."""
+
+    type: Literal["telegram"]
+    token_file: Text | None = None
+    token_env: Text | None = None
+    chat: _Chat
+    topic: Annotated[int, Field(ge=1)] | None = None
+    users: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_listed)] = []  # who may command the bot
+    silent: bool = False
+    chart_url: Annotated[str, is_url("http", "https"), AfterValidator(_check_chart_url)] | None = None
+    base_url: Annotated[str, is_url("http", "https")] = "https://api.telegram.org"
+    proxy_file: Text | None = None  # an address may hold a password, so it is treated like one
+    proxy_env: Text | None = None
+
+
 #: Every channel there is, by its type.
-Channel = Annotated[ConsoleChannel | DesktopChannel, Field(discriminator="type")]
-CHANNELS: dict[str, type[ChannelConfig]] = {"console": ConsoleChannel, "desktop": DesktopChannel}
+Channel = Annotated[ConsoleChannel | DesktopChannel | TelegramChannel, Field(discriminator="type")]
+CHANNELS: dict[str, type[ChannelConfig]] = {
+    "console": ConsoleChannel,
+    "desktop": DesktopChannel,
+    "telegram": TelegramChannel,
+}
 
 
 def _check_name(name: str) -> str:

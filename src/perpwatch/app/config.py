@@ -13,7 +13,6 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -40,6 +39,7 @@ from perpwatch.app.dashboard_config import DashboardConfig
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.app.recording_config import RecordingConfig
 from perpwatch.app.store_config import StoreConfig
+from perpwatch.app.url_setting import is_url
 from perpwatch.detect.rules import DEFAULT_RULES, PRESETS
 from perpwatch.detect.volume_ratio import DEFAULT_MINIMUM_TURNOVER, DEFAULT_THRESHOLDS, DEFAULT_WINDOW
 from perpwatch.errors import ConfigurationError
@@ -50,21 +50,6 @@ from perpwatch.model import ANALYSED_TIMEFRAMES, AssetClass, Timeframe
 
 DEFAULT_FILE = Path("perpwatch.toml")
 DEFAULT_SOURCES = tuple(rule.name for rule in DEFAULT_RULES)
-
-
-def _is_url(*schemes: str) -> AfterValidator:
-    def check(url: str) -> str:
-        expected = f"give an address like {schemes[-1]}://host:port/path"
-        try:
-            parts = urlsplit(url)
-            port = parts.port  # refuses what is no port
-        except ValueError as error:
-            raise ValueError(f"{error}; {expected}") from error
-        if parts.scheme not in schemes or not parts.hostname or port == 0 or any(map(str.isspace, url)):
-            raise ValueError(expected)
-        return url.rstrip("/")
-
-    return AfterValidator(check)
 
 
 def _check_timeframe(name: object) -> object:
@@ -125,7 +110,7 @@ class WebsocketConfig(_Table):
     """The sockets. These are the keys of the brief's ``WEBSOCKET_CONFIG``."""
 
     enabled: bool | None = None  # None follows the mode; a word against the mode is refused
-    base_url: Annotated[str, _is_url("ws", "wss")] = WEBSOCKET_URL
+    base_url: Annotated[str, is_url("ws", "wss")] = WEBSOCKET_URL
     max_connections: Annotated[int, Field(ge=1)] = LIMITS.max_connections
     max_subscriptions_per_connection: Annotated[int, Field(ge=1)] = LIMITS.max_subscriptions_per_connection
     planned_subscriptions_per_connection: Annotated[int, Field(ge=1)] = 95
@@ -149,7 +134,7 @@ class WebsocketConfig(_Table):
 
 
 class RestConfig(_Table):
-    base_url: Annotated[str, _is_url("http", "https")] = REST_URL
+    base_url: Annotated[str, is_url("http", "https")] = REST_URL
     requests_per_second: Annotated[float, Field(gt=0)] = LIMITS.requests_per_second
     contracts_interval: Annotated[float, Field(ge=10)] = 300.0  # seconds between two readings of the contract list
     ticker_interval: Annotated[float, Field(ge=0)] = 60.0  # seconds; open interest, funding and best prices
@@ -159,7 +144,7 @@ class RestConfig(_Table):
 
 
 class NetworkConfig(_Table):
-    proxy: Annotated[str, _is_url("http", "https", "socks4", "socks5")] | None = None
+    proxy: Annotated[str, is_url("http", "https", "socks4", "socks5")] | None = None
 
 
 class UniverseConfig(_Table):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ from aiogram.methods import (
 )
 from aiogram.types import BufferedInputFile, InlineKeyboardMarkup, InputMediaPhoto, LinkPreviewOptions
 from aiogram.utils.token import TokenValidationError
-from python_socks import ProxyError
+from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 
 from perpwatch.alert.buttons import Buttons, keyboard, reference
 from perpwatch.alert.card import Card
@@ -49,6 +49,8 @@ TIMEOUT_S = 20.0
 MAX_ANSWER_BYTES = 16 * 2**20
 #: Pause after a refusal that names no time.
 DEFAULT_PAUSE_S = 5.0
+
+_PROXY_ERRORS = (ProxyError, ProxyConnectionError, ProxyTimeoutError)
 
 #: "Avoid sending more than one message per second in a single chat", "not more than 20 messages per minute" in a group,
 #: "no more than 30 messages per second" in all (https://core.telegram.org/bots/faq). Edits are counted like messages.
@@ -77,30 +79,40 @@ class TelegramBot:
 
     Args:
         token: as BotFather gives it.
+        language: of its buttons and answers: ``en`` or ``ru``.
+        users: ids of the people who may command it, and press its buttons; with none it takes no commands.
         base_url: without ``/bot``.
         proxy: http, socks4 or socks5.
         turns: of this bot.
     Raises:
-        ValueError: the token cannot be one; without the token in it.
+        ValueError: the token or the proxy cannot be one; without them in it.
     """
 
     def __init__(
         self,
         token: str,
         *,
+        language: str = "en",
+        users: Collection[int] = (),
         base_url: str = BASE_URL,
         proxy: str | None = None,
         turns: Turns | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
+        self.language = language
+        self.users = frozenset(users)
+        self.buttons = Buttons(token, language, can_act=bool(self.users))
         self.turns = turns if turns is not None else telegram_turns()
         self._timeout_s = timeout_s
         self._secret = token.partition(":")[2]
         try:
             self._session = _Session(proxy=proxy, api=TelegramAPIServer.from_base(base_url))
+        except ValueError:
+            raise ValueError("give a proxy as an address like socks5://host:port") from None
+        try:
             self.aiogram = Bot(token, self._session, DefaultBotProperties(parse_mode=ParseMode.HTML))
         except TokenValidationError:
-            raise ValueError("a token as BotFather gives it, like 123456789:AA...") from None
+            raise ValueError("give a token as BotFather does, like 123456789:AA...") from None
         self._moved: dict[str, str] = {}  # chats that have another id now
 
     @property
@@ -142,7 +154,7 @@ class TelegramBot:
         except TimeoutError:
             raise DeliveryFailed(f"no answer within {timeout_s or self._timeout_s:g} s") from None
         # Their texts may hold the address, and with it the token; so may what they were caused by.
-        except (aiohttp.ClientError, ProxyError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, *_PROXY_ERRORS, OSError, ValueError) as error:
             raise DeliveryFailed(self._cleaned(f"{type(error).__name__}: {error}")) from None
         try:
             answer = msgspec.json.decode(body, type=_Answer)
@@ -227,18 +239,16 @@ class TelegramSender:
         self,
         bot: TelegramBot,
         chat: str,
-        buttons: Buttons,
-        *,
         thread_id: int | None = None,
+        *,
         is_silent: bool = False,
         chart_url: str = "",
     ) -> None:
         self.destination = chat
         self.turns = bot.turns
-        self._bot = bot
+        self.bot = bot
         self._thread_id = thread_id
         self._is_silent = is_silent
-        self._buttons = buttons
         self._chart_url = chart_url
 
     async def send(self, card: Card, notices: Sequence[Notice]) -> str:
@@ -293,10 +303,11 @@ class TelegramSender:
         await self._edit(EditMessageCaption(caption=caption, **where))
 
     async def close(self) -> None:
-        """Sockets belong to the bot."""
+        """Close the bot's sockets; other chats of it may go on, and open them again."""
+        await self.bot.close()
 
     async def _send(self, method: SendMessage | SendPhoto) -> str:
-        result = await self._bot.call(method, chat=self.destination)
+        result = await self.bot.call(method, chat=self.destination)
         try:
             sent = msgspec.convert(result, _Sent)
         except msgspec.ValidationError as error:
@@ -307,13 +318,13 @@ class TelegramSender:
 
     async def _edit(self, method: EditMessageText | EditMessageCaption | EditMessageMedia) -> None:
         try:
-            await self._bot.call(method, chat=self.destination)
+            await self.bot.call(method, chat=self.destination)
         except DeliveryRefused as refused:
             if "message is not modified" not in refused.reason:
                 raise
 
     def _text(self, card: Card, notices: Sequence[Notice], limit: int) -> str:
-        if not self._buttons.can_act or len(notices) != 1 or notices[0].alert is None:
+        if not self.bot.buttons.can_act or len(notices) != 1 or notices[0].alert is None:
             return html(card, limit)
         why = f"\n/why_{reference(notices[0].alert.key)}"
         return html(card, limit - len(why)) + why
@@ -325,7 +336,7 @@ class TelegramSender:
         # Telegram takes no message with a link to this machine alone.
         if "." not in (urlsplit(url).hostname or ""):
             url = ""
-        rows = self._buttons.of(notices, url)
+        rows = self.bot.buttons.of(notices, url)
         return InlineKeyboardMarkup.model_validate(keyboard(rows)) if rows else None
 
 
