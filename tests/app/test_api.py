@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
 from perpwatch.app.api_security import COOKIE, WRONG_TOKENS_PER_MINUTE, Access, Refusal
-from perpwatch.app.api_stream import Events, Topic
+from perpwatch.app.api_stream import Events, Message, Topic, Turns
 from perpwatch.app.api_trial import to_toml
 from perpwatch.app.config import load_config
 from perpwatch.app.dashboard_config import DashboardConfig
@@ -125,9 +126,9 @@ async def test_a_slow_reader_is_dropped_with_a_reason_and_the_others_miss_nothin
     slow, quick = topic.subscribe(max_waiting=3), topic.subscribe(max_waiting=3)
     read = []
     for number in range(5):
-        topic.publish(b"%d" % number)
-        read.append(await anext(quick))
-    assert read == [b"0", b"1", b"2", b"3", b"4"]
+        topic.publish(Message(b"%d" % number))
+        read.append((await anext(quick)).text)
+    assert read == ["0", "1", "2", "3", "4"]
     assert (slow.reason, topic.dropped, len(topic)) == ("too slow: 3 messages were waiting", 1, 1)
     with pytest.raises(StopAsyncIteration):
         await anext(slow)
@@ -136,15 +137,45 @@ async def test_a_slow_reader_is_dropped_with_a_reason_and_the_others_miss_nothin
 def test_a_reader_goes_on_where_it_was() -> None:
     events = Events("run", 10, kept=3)
     for _ in range(5):
-        number, name = events.next_id()
-        events.tell(number, name.encode())
-    assert events.after(None) == ([], "")
-    assert events.after("run.4") == ([b"run.5"], "")
-    assert events.after("run.5") == ([], "")
-    assert events.after("run.1") == ([b"run.3", b"run.4", b"run.5"], "events 2 to 2 are no longer kept")
+        events.tell("alert", str.encode)
+
+    def after(last_id: str | None) -> tuple[list[str], str]:
+        missed, reason = events.after(last_id)
+        return [message.text for message in missed], reason
+
+    assert after(None) == ([], "")
+    assert after("run.4") == (["run.5"], "")
+    assert after("run.5") == ([], "")
+    assert after("run.1") == (["run.3", "run.4", "run.5"], "events 2 to 2 are no longer kept")
     for other in ("before.4", "nonsense", "run.²", ""):
-        missed, reason = events.after(other)
-        assert (missed, "not of this run" in reason) == ([b"run.3", b"run.4", b"run.5"], True)
+        missed, reason = after(other)
+        assert (missed, "not of this run" in reason) == (["run.3", "run.4", "run.5"], True)
+
+
+async def test_a_reader_gets_the_kind_it_wants() -> None:
+    events = Events("run", 10)
+    alerts, everything = events.subscribe(kind="alert"), events.subscribe()
+    for kind in ("signal", "alert", "signal"):
+        events.tell(kind, str.encode)
+    assert (await anext(alerts)).id == "run.2"
+    assert [(await anext(everything)).id for _ in range(3)] == ["run.1", "run.2", "run.3"]
+
+
+async def test_sockets_are_looked_at_between_the_turns_of_many_readers() -> None:
+    turns, order = Turns(at_once=4), []
+
+    async def read(number: int) -> None:
+        await turns.take()
+        order.append(number)
+
+    readers = [asyncio.create_task(read(number)) for number in range(50)]
+    readers[2].cancel()  # whoever goes while it waits is passed over
+    rounds = 0
+    while len(order) < 49:
+        await asyncio.sleep(0)
+        rounds += 1
+    assert order == [number for number in range(50) if number != 2]
+    assert rounds >= 49 / 4
 
 
 def test_a_rule_survives_its_way_into_a_file() -> None:

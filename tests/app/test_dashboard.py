@@ -1,34 +1,17 @@
-"""Pages and API of a running demonstration, seen through a real browser and compared with what the exchange says."""
+"""Pages of a running demonstration, seen through a real browser and compared with what the exchange says."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from schemathesis.checks import not_a_server_error
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import response_schema_conformance
+from running_demo import TOKEN, Demo, running_demo
 
-TOKEN = "a-token-nobody-would-guess"
-PAIRS = 60
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
@@ -42,73 +25,10 @@ FLAGS = [
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
-    url: str  # of the dashboard
-    exchange: str  # of the exchange's REST
-    process: subprocess.Popen[str]
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-            return json.load(answer)
-
-    def truth(self, path: str) -> Any:
-        for _ in range(20):
-            with urllib.request.urlopen(f"{self.exchange}/api/v1/contract/{path}", timeout=10) as answer:
-                said = json.load(answer)
-            if said["success"]:
-                return said["data"]
-            time.sleep(0.5)  # the bot and we share one budget
-        pytest.fail(f"the exchange does not answer: {said}")
-
-    def act(self, action: str, token: str = TOKEN) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/api/v1/actions/{action}", method="POST", headers={"Authorization": f"Bearer {token}"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    folder = tmp_path_factory.mktemp("demo")
-    log = folder / "log"
-    ours = {
-        "PERPWATCH_HEALTH__PORT": "0",
-        "PERPWATCH_DASHBOARD__PORT": "0",
-        "PERPWATCH_DASHBOARD__TOKEN": TOKEN,
-        "PERPWATCH_REST__REQUESTS_PER_SECOND": "8",
-    }
-    others = {name: value for name, value in os.environ.items() if not name.startswith("PERPWATCH_")}
-    command = [sys.executable, "-c", "from perpwatch.app.cli import main; main()"]
-    command += ["demo", "--pairs", str(PAIRS), "--format", "log", "--duration", "600"]
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, stderr=errors, env=others | ours, cwd=folder, text=True)
-        try:
-            deadline_s = time.monotonic() + 40
-            while True:
-                text = log.read_text()
-                url, exchange = (
-                    re.search(r"dashboard at (http\S+)", text),
-                    re.search(r"exchange at ws(://\S+)/edge", text),
-                )
-                if url and exchange:
-                    break
-                assert time.monotonic() < deadline_s, text
-                assert process.poll() is None, text
-                time.sleep(0.1)
-            one = Demo(url[1], f"http{exchange[1]}", process)
-            while (
-                one.get("/api/v1/status")["health"]["contracts"]["warm"] < 10
-                or one.get("/api/v1/symbols?limit=1")["rows"][0]["turnover_24h"] is None
-            ):
-                assert time.monotonic() < deadline_s, one.get("/api/v1/status")
-                time.sleep(0.2)
-            yield one
-        finally:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            process.wait(20)
+    with running_demo(tmp_path_factory.mktemp("demo")) as one:
+        yield one
 
 
 @pytest.fixture
@@ -130,104 +50,6 @@ def page(browser: Browser) -> Iterator[Page]:
     yield one
     one.close()
     assert [error for error in errors if "WebSocket" not in error] == []
-
-
-def refusal_of(call: Any) -> tuple[int, str, dict[str, Any]]:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        call()
-    error = caught.value
-    return error.code, error.headers["Content-Type"], json.load(error)
-
-
-def test_prices_and_candles_are_those_of_the_exchange(demo: Demo) -> None:
-    page = demo.get("/api/v1/symbols?limit=2000")
-    assert page["total"] == len(page["rows"]) > PAIRS // 2
-    turnovers = [row["turnover_24h"] for row in page["rows"]]
-    assert turnovers == sorted(turnovers, reverse=True)
-    symbol = page["rows"][1]["symbol"]
-    ours = demo.get(f"/api/v1/symbols/{symbol}/candles?limit=30")["candles"]
-    # The newest closed minute may still be corrected between the two questions.
-    closed = {one["open_time_ms"] // 1_000: one for one in ours[:-2] if one["finality"] != "open"}
-    theirs = demo.truth(f"kline/{symbol}?interval=Min1&start={min(closed)}&end={max(closed)}")
-    compared = 0
-    for place, opened_s in enumerate(theirs["time"]):
-        if opened_s in closed:
-            one = closed[opened_s]
-            assert (one["close"], one["contracts"]) == (theirs["close"][place], theirs["vol"][place])
-            compared += 1
-    assert compared >= 20
-
-
-def test_errors_say_why_as_problem_json(demo: Demo) -> None:
-    code, kind, body = refusal_of(lambda: demo.get("/api/v1/symbols/NO_SUCH"))
-    assert (code, kind, body["status"]) == (404, "application/problem+json", 404)
-    assert "NO_SUCH is not watched" in body["detail"]
-    code, kind, body = refusal_of(lambda: demo.get("/api/v1/symbols?limit=0"))
-    assert (code, kind) == (422, "application/problem+json")
-    assert "limit" in body["detail"]
-    code, _, body = refusal_of(lambda: demo.act("rules/nothing/pause"))
-    assert (code, "default" in body["detail"]) == (422, True)
-    assert refusal_of(lambda: demo.act("test-alert", token="wrong"))[0] == 401
-
-
-async def test_a_test_alert_reaches_every_reader_who_can_resume(demo: Demo) -> None:
-    socket_url = demo.url.replace("http", "ws") + "/api/v1/stream"
-    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
-        async with session.ws_connect(socket_url) as socket:
-            await asyncio.to_thread(demo.act, "test-alert")
-            while (first := await socket.receive_json())["type"] != "alert" or first["alert"]["rule"] != "test":
-                pass
-        await asyncio.to_thread(demo.act, "test-alert")
-        async with session.ws_connect(f"{socket_url}?last_id={first['id']}") as socket:
-            while (second := await socket.receive_json())["type"] != "alert" or second["alert"]["rule"] != "test":
-                pass
-        assert second["alert"]["key"] != first["alert"]["key"]
-        async with session.get(demo.url + "/api/v1/events", params={"last_id": first["id"], "for_s": 1}) as answer:
-            assert f"id: {second['id']}\n" in await answer.text()
-        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
-            await session.ws_connect(socket_url, origin="http://evil.example")
-
-
-def test_every_answer_is_what_the_document_says(demo: Demo) -> None:
-    document = schemathesis.openapi.from_url(f"{demo.url}/api/v1/openapi.json")
-    # The stream of events has no end of its own, and wrong tokens would lock this address out of the other tests.
-    schema = document.exclude(path_regex="/events$|/actions/|/log(in|out)$")
-    asked = 0
-    for result in schema.get_all_operations():
-        assert isinstance(result, Ok)
-        operation = result.ok()
-
-        @settings(
-            max_examples=6, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-        )
-        @given(case=operation.as_strategy())
-        def ask(case: Any) -> None:
-            nonlocal asked
-            asked += 1
-            answer = case.call(timeout=10)
-            case.validate_response(answer, checks=[not_a_server_error, response_schema_conformance])
-
-        ask()
-    assert asked >= 60
-
-
-def test_actions_change_the_watch(demo: Demo) -> None:
-    symbol = demo.get("/api/v1/symbols?limit=5")["rows"][4]["symbol"]
-    demo.act(f"symbols/{symbol}/pin")
-    demo.act(f"symbols/{symbol}/mute")
-    detail = demo.get(f"/api/v1/symbols/{symbol}")
-    assert (detail["is_pinned"], detail["is_muted"]) == (True, True)
-    demo.act(f"symbols/{symbol}/unpin")
-    demo.act(f"symbols/{symbol}/unmute")
-    demo.act("rules/default/pause")
-    assert {rule["name"]: rule["is_paused"] for rule in demo.get("/api/v1/rules")}["default"]
-    demo.act("rules/default/resume")
-    source = demo.get("/api/v1/connections")[0]["source"]
-    demo.act(f"connections/{source}/restart")
-    deadline_s = time.monotonic() + 15
-    while demo.get("/api/v1/connections")[0]["reconnects"] == 0:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
 
 
 @needs_browser

@@ -10,23 +10,29 @@ import asyncio
 import contextlib
 import enum
 import importlib.metadata
+import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, WebSocket
+from fastapi import APIRouter, FastAPI, Header, Query, Request, WebSocket
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from perpwatch.alert.outcomes import Score
 from perpwatch.alert.policy import Alert, MarketAlert
-from perpwatch.app.api_hub import Hub, changed_rule, named, record_of
+from perpwatch.app.api_actions import Unknown
+from perpwatch.app.api_hub import Hub, changed_rule, record_of
+from perpwatch.app.api_live import TOO_MANY, serve_socket, server_sent
+from perpwatch.app.api_problem import PROBLEM_TYPE, Problem, problem
 from perpwatch.app.api_records import (
+    ActionRecord,
     AlertRecord,
     Candles,
     ConnectionRecord,
@@ -39,14 +45,15 @@ from perpwatch.app.api_records import (
     RuleChange,
     RuleRecord,
     RuleTrial,
+    ServedBy,
     Status,
     StreamEvent,
     SymbolDetail,
     SymbolPage,
     TradesFlow,
 )
-from perpwatch.app.api_security import COOKIE, SESSION_S, Access, Problem, Refusal, address_of, problem
-from perpwatch.app.api_stream import Subscriber, Topic
+from perpwatch.app.api_security import COOKIE, SESSION_S, Access, Refusal, address_of
+from perpwatch.app.api_stream import Message
 from perpwatch.app.api_trial import try_rule
 from perpwatch.app.planning import PlanReport
 from perpwatch.errors import ConfigurationError
@@ -54,17 +61,16 @@ from perpwatch.model import Signal, Timeframe, Trust
 
 logger = logging.getLogger(__name__)
 
-#: A stream that has nothing to say says so now and then, so that both ends know that the other is there.
-HEARTBEAT_S = 10.0
-#: A reader whose line takes nothing for so long is given up.
-SEND_TIMEOUT_S = 10.0
-#: The close code for "come back later" (RFC 6455 registry).
-TRY_AGAIN = 1013
 MAX_TIME_MS = 1 << 53
+#: Rules, symbols and connections have shorter names.
+MAX_NAME = 100
+#: Minutes of the ledger in one answer; more would hold the feed up.
+MAX_CELLS = 300_000
 
 _T = TypeVar("_T")
 
 _RECORDS: tuple[Any, ...] = (
+    ActionRecord,
     AlertRecord,
     Candles,
     ConnectionRecord,
@@ -91,6 +97,28 @@ _SCHEMAS, _COMPONENTS = msgspec.json.schema_components(_RECORDS, ref_template="#
 _SCHEMA_OF = dict(zip(_RECORDS, _SCHEMAS, strict=True))
 
 
+#: Why a request is refused or fails, for the OpenAPI document.
+REFUSALS: dict[int | str, str] = {
+    401: "The token is missing or wrong",
+    403: "It comes from another site, or no token is configured",
+    404: "No such thing is known",
+    409: "Not possible with this watch",
+    422: "It cannot be understood, and where",
+    429: "Too many; `Retry-After` says for how long",
+    503: "Too many are listening already",
+    "4XX": "Refused, with the reason",
+    "5XX": "Failed, with the reason",
+}
+ACTION_REFUSALS = (401, 403, 404, 422, 429)
+#: How the token is given.
+SECURITY_SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "description": "`dashboard.token`"},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "from `/api/v1/login`"},
+}
+NEEDS_TOKEN: dict[str, Any] = {"security": [{"token": []}, {"session": []}]}
+_CHANGE = RuleChange(condition=0, name="risk", value=1e-5)
+
+
 class SortBy(enum.StrEnum):
     """Columns of the market table."""
 
@@ -103,6 +131,8 @@ class SortBy(enum.StrEnum):
     turnover_24h = "turnover_24h"
     activity = "activity"
     anomaly = "anomaly"
+    open_interest = "open_interest"
+    open_interest_value = "open_interest_value"
     open_interest_change = "open_interest_change"
     funding_rate = "funding_rate"
     known = "known"
@@ -113,28 +143,33 @@ class Order(enum.StrEnum):
     desc = "desc"
 
 
+Name = Annotated[str, PathParameter(max_length=MAX_NAME, description="of a rule", examples=["default"])]
+Symbol = Annotated[str, PathParameter(max_length=MAX_NAME, description="of a contract", examples=["BTC_USDT"])]
 Limit = Annotated[int, Query(ge=1, le=2_000, description="so many at most")]
+Offset = Annotated[int, Query(ge=0, le=100_000, description="so many are left out first")]
 SinceMs = Annotated[int, Query(ge=0, le=MAX_TIME_MS, description="exchange time from which on, ms")]
 SymbolFilter = Annotated[str | None, Query(max_length=60, description="of this contract only")]
+Only = Annotated[Literal["signal", "alert"] | None, Query(description="events of this type alone")]
 LastId = Annotated[str | None, Query(max_length=60, description="resume after this event")]
 
 
-def _says(kind: Any, *, is_list: bool = False, status: int = 200) -> dict[int | str, dict[str, Any]]:
+def _says(kind: Any, *, is_list: bool = False, refusals: Sequence[int] = (422,)) -> dict[int | str, dict[str, Any]]:
     """What an endpoint answers, for the OpenAPI document."""
     schema: dict[str, Any] = _SCHEMA_OF[kind]
     if is_list:
         schema = {"type": "array", "items": schema}
-    refused = {"description": "Refused or failed, with the reason", "content": {"application/problem+json": {}}}
-    refused["content"] = {"application/problem+json": {"schema": _SCHEMA_OF[Problem]}}
-    return {
-        status: {"description": "Fine", "content": {"application/json": {"schema": schema}}},
-        422: refused,
-        "4XX": refused,
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"description": "Fine", "content": {"application/json": {"schema": schema}}}
     }
+    every: list[int | str] = [*refusals, "4XX", "5XX"]
+    for status in every:
+        answers[status] = {"description": REFUSALS[status], "content": {PROBLEM_TYPE: {"schema": _SCHEMA_OF[Problem]}}}
+    return answers
 
 
-def _takes(kind: Any) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA_OF[kind]}}}}
+def _takes(kind: Any, example: Any) -> dict[str, Any]:
+    content = {"schema": _SCHEMA_OF[kind], "example": msgspec.to_builtins(example)}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -166,7 +201,7 @@ def create_api(hub: Hub, access: Access, config_file: Path | None) -> FastAPI:
     app.include_router(_market(hub), prefix="/api/v1", tags=["market"])
     app.include_router(_found(hub, config_file), prefix="/api/v1", tags=["found"])
     app.include_router(_streams(hub), prefix="/api/v1", tags=["live"])
-    app.include_router(_actions(hub), prefix="/api/v1/actions", tags=["actions"])
+    app.include_router(_actions(hub, access), prefix="/api/v1/actions", tags=["actions"])
     app.include_router(_session(access), prefix="/api/v1", tags=["session"])
     app.include_router(_login_page(access))
 
@@ -181,7 +216,11 @@ def create_api(hub: Hub, access: Access, config_file: Path | None) -> FastAPI:
 
     @app.exception_handler(ConfigurationError)
     async def unusable(_request: Request, error: ConfigurationError) -> Response:
-        return problem(422, str(error))
+        return problem(404 if isinstance(error, Unknown) else 422, str(error))
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, _error: Exception) -> Response:
+        return problem(500, "perpwatch made a mistake; its log says more")
 
     describe = app.openapi
 
@@ -190,6 +229,7 @@ def create_api(hub: Hub, access: Access, config_file: Path | None) -> FastAPI:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         if "Problem" not in schemas:
             schemas |= _COMPONENTS
+            document["components"]["securitySchemes"] = SECURITY_SCHEMES
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
         return document
@@ -232,11 +272,13 @@ def _watch(hub: Hub) -> APIRouter:
     @router.get("/ledger", responses=_says(LedgerPage))
     async def ledger(
         symbol: SymbolFilter = None,
-        minutes: Annotated[int, Query(ge=1, le=2_880)] = 60,
-        offset: Annotated[int, Query(ge=0, le=100_000)] = 0,
+        minutes: Annotated[int, Query(ge=1, le=2_880, description="so many minutes back")] = 60,
+        offset: Offset = 0,
         limit: Limit = 100,
     ) -> Response:
         """What is known of each of the last closed minutes, most traded contracts first."""
+        if limit * minutes > MAX_CELLS:
+            raise HTTPException(422, f"limit times minutes is {limit * minutes}; at most {MAX_CELLS} in one answer")
         symbols = [one for one in hub.table.rows if symbol is None or one == symbol]
         return _json(hub.ledger(symbols[offset : offset + limit], minutes))
 
@@ -253,43 +295,44 @@ def _market(hub: Hub) -> APIRouter:
     async def symbols(
         search: Annotated[str | None, Query(max_length=60, description="part of the symbol, in any case")] = None,
         trust: Annotated[Trust | None, Query(description="of the last closed minute")] = None,
+        served_by: Annotated[ServedBy | None, Query(description="how the candles come")] = None,
         minimum_turnover: Annotated[float, Query(ge=0, allow_inf_nan=False, description="24 h, quote coin")] = 0.0,
-        sort: SortBy = SortBy.turnover_24h,
-        order: Order = Order.desc,
-        offset: Annotated[int, Query(ge=0, le=100_000)] = 0,
+        sort: Annotated[SortBy, Query(description="by this figure")] = SortBy.turnover_24h,
+        order: Annotated[Order, Query(description="smallest or largest first")] = Order.desc,
+        offset: Offset = 0,
         limit: Limit = 100,
     ) -> Response:
         """Watched contracts; those whose figure is not known come last."""
         rows = [
             row
-            for row in hub.table.rows.values()
+            for row in hub.symbol_rows()
             if (search is None or search.upper() in row.symbol.upper())
             and (trust is None or row.trust is trust)
+            and (served_by is None or row.served_by is served_by)
             and (row.turnover_24h or 0.0) >= minimum_turnover
         ]
         key = str(sort)
         known = [row for row in rows if getattr(row, key) is not None]
         known.sort(key=lambda row: getattr(row, key), reverse=order is Order.desc)
         ordered = known + [row for row in rows if getattr(row, key) is None]
-        page = [named(row) for row in ordered[offset : offset + limit]]
-        return _json(SymbolPage(hub.table.updated_ms, len(rows), page))
+        return _json(SymbolPage(hub.table.updated_ms, len(rows), ordered[offset : offset + limit]))
 
-    @router.get("/symbols/{symbol}", responses=_says(SymbolDetail))
-    async def symbol(symbol: str) -> Response:
+    @router.get("/symbols/{symbol}", responses=_says(SymbolDetail, refusals=(404, 422)))
+    async def symbol(symbol: Symbol) -> Response:
         """One contract."""
         return _json(_known(hub.symbol(symbol), symbol))
 
-    @router.get("/symbols/{symbol}/candles", responses=_says(Candles))
+    @router.get("/symbols/{symbol}/candles", responses=_says(Candles, refusals=(404, 422)))
     async def candles(
-        symbol: str,
-        timeframe: Timeframe = Timeframe.Min1,
-        limit: Annotated[int, Query(ge=1, le=1_000)] = 120,
+        symbol: Symbol,
+        timeframe: Annotated[Timeframe, Query(description="of each candle")] = Timeframe.Min1,
+        limit: Annotated[int, Query(ge=1, le=1_000, description="so many at most")] = 120,
     ) -> Response:
         """The newest candles of a contract, oldest first; the last one may be open."""
         return _json(_known(await hub.candles(symbol, timeframe, limit), symbol))
 
-    @router.get("/symbols/{symbol}/trades", responses=_says(TradesFlow))
-    async def trades(symbol: str) -> Response:
+    @router.get("/symbols/{symbol}/trades", responses=_says(TradesFlow, refusals=(404, 422)))
+    async def trades(symbol: Symbol) -> Response:
         """Who traded in each of the last hour's minutes, where trades are subscribed."""
         _known(hub.table.rows.get(symbol), symbol)
         return _json(hub.trades(symbol))
@@ -344,8 +387,12 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
         """The rules in force, how often each spoke today, its budget and its hit rate."""
         return _json(hub.rules())
 
-    @router.post("/rules/{name}/trial", responses=_says(RuleTrial), openapi_extra=_takes(RuleChange))
-    async def trial(name: str, request: Request) -> Response:
+    @router.post(
+        "/rules/{name}/trial",
+        responses=_says(RuleTrial, refusals=(404, 409, 422, 429)),
+        openapi_extra=_takes(RuleChange, _CHANGE),
+    )
+    async def trial(name: Name, request: Request) -> Response:
         """How many alerts a rule would have given in the last 24 h with one number changed; nothing is saved."""
         change = await _body(request, RuleChange)
         rule = changed_rule(hub, name, change.condition, change.name, change.value)
@@ -384,186 +431,100 @@ def _streams(hub: Hub) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/stream")
-    async def stream(socket: WebSocket, last_id: LastId = None) -> None:
+    async def stream(socket: WebSocket, last_id: LastId = None, only: Only = None) -> None:
         """Signals and alerts as they are found, a ``StreamEvent`` each; resumable by ``last_id``."""
         missed, reason = hub.events.after(last_id)
-        first = [msgspec.json.encode({"type": "reset", "reason": reason})] if reason else []
-        await _serve_socket(socket, hub.events, [*first, *missed])
+        first = [Message(msgspec.json.encode({"type": "reset", "reason": reason}))] if reason else []
+        await serve_socket(socket, hub.events, first, missed, only or "")
 
     @router.websocket("/pulse")
     async def pulse(socket: WebSocket) -> None:
         """How well the watch is, at each tick."""
-        await _serve_socket(socket, hub.pulse, [hub.pulse_now()])
+        await serve_socket(socket, hub.pulse, [hub.pulse_now()])
 
     @router.websocket("/market")
     async def market(socket: WebSocket) -> None:
         """The market table: whole at first, then at each tick what changed."""
-        await _serve_socket(socket, hub.market, [hub.market_now()])
+        await serve_socket(socket, hub.market, [hub.market_now()])
 
     sse = {"description": "Fine", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
-    @router.get("/events", responses={**_says(StreamEvent), 200: sse}, response_class=StreamingResponse)
+    @router.get(
+        "/events", responses={**_says(StreamEvent, refusals=(422, 503)), 200: sse}, response_class=StreamingResponse
+    )
     async def events(
+        request: Request,
         last_id: LastId = None,
-        last_event_id: Annotated[str | None, Header(max_length=60)] = None,
+        only: Only = None,
+        last_event_id: Annotated[str | None, Header(max_length=60, description="as `last_id`")] = None,
         for_s: Annotated[float | None, Query(ge=0, le=3_600, description="end after so many seconds")] = None,
     ) -> Response:
-        """The same stream as server-sent events; browsers resume by themselves."""
+        """Signals and alerts as server-sent events, a `StreamEvent` each; browsers resume by themselves."""
         if hub.events.is_full:
-            raise HTTPException(503, "too many are listening already", {"Retry-After": "5"})
-        missed, reason = hub.events.after(last_event_id or last_id)
-        # Subscribed in the same breath as the missed ones are taken, so that nothing falls between.
-        subscriber = hub.events.subscribe()
-        text = _sse(hub.events, subscriber, missed, reason, for_s)
+            raise HTTPException(503, TOO_MANY, {"Retry-After": "5"})
+        last = last_event_id or last_id
+        text = server_sent(hub.events, last, kind=only or "", name=address_of(request), for_s=for_s)
         return StreamingResponse(text, media_type="text/event-stream")
 
     return router
 
 
-async def _serve_socket(socket: WebSocket, topic: Topic, first: list[bytes]) -> None:
-    """Send what comes until the reader goes or is too slow."""
-    if topic.is_full:
-        await socket.accept()
-        await socket.close(TRY_AGAIN, "too many are listening already")
-        return
-    subscriber = topic.subscribe()
-    sending = listening = None
-    try:
-        await socket.accept()
-        sending = asyncio.create_task(_send_all(socket, first, subscriber))
-        listening = asyncio.create_task(_until_gone(socket))
-        await asyncio.wait([sending, listening], return_when=asyncio.FIRST_COMPLETED)
-        if subscriber.reason:
-            logger.info("a reader of the live stream is dropped: %s", subscriber.reason)
-            with contextlib.suppress(RuntimeError, TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await socket.close(TRY_AGAIN, subscriber.reason)
-    finally:
-        topic.unsubscribe(subscriber)
-        for task in (sending, listening):
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*(task for task in (sending, listening) if task is not None), return_exceptions=True)
-
-
-async def _send_all(socket: WebSocket, first: list[bytes], subscriber: Subscriber) -> None:
-    try:
-        for message in first:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await socket.send_text(message.decode())
-        async for message in subscriber:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await socket.send_text(message.decode())
-    except TimeoutError:
-        subscriber.drop(f"too slow: nothing was taken for {SEND_TIMEOUT_S:.0f} s")
-
-
-async def _until_gone(socket: WebSocket) -> None:
-    """Nothing is expected from a reader, but only reading shows that it has gone."""
-    while (await socket.receive())["type"] != "websocket.disconnect":
-        pass
-
-
-async def _sse(
-    topic: Topic, subscriber: Subscriber, missed: list[bytes], reason: str, for_s: float | None
-) -> AsyncIterator[bytes]:
-    try:
-        yield b"retry: 2000\n\n"
-        if reason:
-            yield b"event: reset\ndata: " + msgspec.json.encode({"reason": reason}) + b"\n\n"
-        for message in missed:
-            yield _sse_event(message)
-        loop = asyncio.get_running_loop()
-        until_s = None if for_s is None else loop.time() + for_s
-        while True:
-            wait_s = HEARTBEAT_S if until_s is None else min(HEARTBEAT_S, until_s - loop.time())
-            try:
-                async with asyncio.timeout(max(0.0, wait_s)):
-                    yield _sse_event(await anext(subscriber))
-            except TimeoutError:
-                if until_s is not None and loop.time() >= until_s:
-                    return
-                yield b": still here\n\n"
-            except StopAsyncIteration:
-                yield b"event: dropped\ndata: " + msgspec.json.encode({"reason": subscriber.reason}) + b"\n\n"
-                return
-    finally:
-        topic.unsubscribe(subscriber)
-
-
-def _sse_event(message: bytes) -> bytes:
-    name = msgspec.json.decode(message, type=_Named).id
-    return b"id: " + name.encode() + b"\ndata: " + message + b"\n\n"
-
-
-class _Named(msgspec.Struct, frozen=True):
-    id: str
-
-
 # --- Actions ---------------------------------------------------------------------------------------------------------
 
 
-def _who(request: Request) -> str:
-    return f"somebody at {address_of(request)}"
-
-
-Who = Annotated[str, Depends(_who)]
-
-
-def _actions(hub: Hub) -> APIRouter:
+def _actions(hub: Hub, access: Access) -> APIRouter:
     router = APIRouter(default_response_class=Response)
     actions = hub.actions
 
-    @router.post("/rules/{name}/pause", responses=_says(Done))
-    async def pause(name: str, who: Who) -> Response:
-        """Let a rule find and learn, and tell nothing."""
-        actions.pause(name, who)
-        return _json(Done(f"{name} is paused"))
+    def add(path: str, act: Callable[[str, str], None], said: str, example: str) -> None:
+        name = path[path.index("{") + 1 : path.index("}")]
 
-    @router.post("/rules/{name}/resume", responses=_says(Done))
-    async def resume(name: str, who: Who) -> Response:
-        actions.resume(name, who)
-        return _json(Done(f"{name} tells again"))
+        named = PathParameter(alias=name, max_length=MAX_NAME, examples=[example])
 
-    @router.post("/rules/{name}/change", responses=_says(Done), openapi_extra=_takes(RuleChange))
-    async def change(name: str, request: Request, who: Who) -> Response:
+        async def endpoint(request: Request, target: str = named) -> Response:
+            act(target, access.who(request))
+            return _json(Done(said.format(target)))
+
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            name=act.__name__,
+            summary=act.__name__.replace("_", " ").capitalize(),
+            description=inspect.getdoc(act),
+            responses=_says(Done, refusals=ACTION_REFUSALS),
+            openapi_extra=NEEDS_TOKEN,
+        )
+
+    add("/rules/{name}/pause", actions.pause, "{} is paused", "default")
+    add("/rules/{name}/resume", actions.resume, "{} tells again", "default")
+    add("/symbols/{symbol}/mute", actions.mute, "{} is muted", "BTC_USDT")
+    add("/symbols/{symbol}/unmute", actions.unmute, "{} is heard again", "BTC_USDT")
+    add("/symbols/{symbol}/pin", actions.pin, "{} is pinned", "BTC_USDT")
+    add("/symbols/{symbol}/unpin", actions.unpin, "{} is no longer pinned", "BTC_USDT")
+    add("/connections/{source}/restart", actions.restart_connection, "{} dials anew", "c1")
+
+    @router.post(
+        "/rules/{name}/change",
+        responses=_says(Done, refusals=ACTION_REFUSALS),
+        openapi_extra=NEEDS_TOKEN | _takes(RuleChange, _CHANGE),
+    )
+    async def change(name: Name, request: Request) -> Response:
         """Change a number of a rule, in force at once, until its file changes or the program ends."""
         wanted = await _body(request, RuleChange)
-        changes = actions.change_rule(changed_rule(hub, name, wanted.condition, wanted.name, wanted.value), who)
+        rule = changed_rule(hub, name, wanted.condition, wanted.name, wanted.value)
+        changes = actions.change_rule(rule, access.who(request))
         return _json(Done("; ".join(changes) or "nothing changed"))
 
-    @router.post("/symbols/{symbol}/mute", responses=_says(Done))
-    async def mute(symbol: str, who: Who) -> Response:
-        """Tell nothing of a contract."""
-        actions.mute(symbol, who)
-        return _json(Done(f"{symbol} is muted"))
-
-    @router.post("/symbols/{symbol}/unmute", responses=_says(Done))
-    async def unmute(symbol: str, who: Who) -> Response:
-        actions.unmute(symbol, who)
-        return _json(Done(f"{symbol} is heard again"))
-
-    @router.post("/symbols/{symbol}/pin", responses=_says(Done))
-    async def pin(symbol: str, who: Who) -> Response:
-        """Serve a contract before all others."""
-        actions.pin(symbol, who)
-        return _json(Done(f"{symbol} is pinned"))
-
-    @router.post("/symbols/{symbol}/unpin", responses=_says(Done))
-    async def unpin(symbol: str, who: Who) -> Response:
-        actions.unpin(symbol, who)
-        return _json(Done(f"{symbol} is no longer pinned"))
-
-    @router.post("/connections/{source}/restart", responses=_says(Done))
-    async def restart(source: str, who: Who) -> Response:
-        """Give up the socket of a connection and dial anew."""
-        actions.restart_connection(source, who)
-        return _json(Done(f"{source} dials anew"))
-
-    @router.post("/test-alert", responses=_says(Done))
-    async def test_alert(who: Who) -> Response:
+    @router.post("/test-alert", responses=_says(Done, refusals=ACTION_REFUSALS), openapi_extra=NEEDS_TOKEN)
+    async def test_alert(request: Request) -> Response:
         """Tell an alert that no market made, on every way that real ones take."""
-        return _json(Done(f"alert {actions.test_alert(who).key} is on its way"))
+        return _json(Done(f"alert {actions.test_alert(access.who(request)).key} is on its way"))
+
+    @router.get("", responses=_says(ActionRecord, is_list=True))
+    async def done(limit: Limit = 100) -> Response:
+        """What was done to this watch and by whom, and what was refused; oldest first, of this run."""
+        return _json(list(actions.done)[-limit:])
 
     return router
 
@@ -574,7 +535,11 @@ def _actions(hub: Hub) -> APIRouter:
 def _session(access: Access) -> APIRouter:
     router = APIRouter(default_response_class=Response)
 
-    @router.post("/login", responses=_says(Done), openapi_extra=_takes(Login))
+    @router.post(
+        "/login",
+        responses=_says(Done, refusals=(401, 403, 422, 429)),
+        openapi_extra=_takes(Login, Login("the token of the configuration")),
+    )
     async def login(request: Request) -> Response:
         """Exchange the token for a session cookie."""
         wanted = await _body(request, Login)

@@ -1,13 +1,19 @@
-"""What a person may do to a running watch, from the API or a page: each action is logged with who asked for it."""
+"""What a person may do to a running watch, from the API or a page.
+
+Each action, and each that was refused, is logged and kept, with who asked for it and when.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 
 from perpwatch.alert.policy import Alert
 from perpwatch.app.analysis import TEST
+from perpwatch.app.api_records import ActionRecord
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
 from perpwatch.detect.rules import Rule
@@ -16,9 +22,16 @@ from perpwatch.model import MINUTE_MS, Batch, Direction, Level, Reason, Signal, 
 
 logger = logging.getLogger(__name__)
 
+#: Actions that are kept to be shown; the log has all of them.
+KEPT_ACTIONS = 1_000
+
+
+class Unknown(ConfigurationError):
+    """No rule, contract or connection of this name is there."""
+
 
 class Actions:
-    """Changes a bot; every method raises ``ConfigurationError`` for what it does not know.
+    """Changes a bot; every method raises :class:`Unknown` for what it does not know.
 
     Args:
         time_ns: the wall clock.
@@ -27,50 +40,66 @@ class Actions:
     def __init__(self, bot: Bot, time_ns: Callable[[], int] = time.time_ns) -> None:
         self._bot = bot
         self._time_ns = time_ns
+        self.done: deque[ActionRecord] = deque(maxlen=KEPT_ACTIONS)  # oldest first
 
     def pause(self, rule: str, who: str) -> None:
         """Let a rule find and learn, and tell nothing."""
-        self._rule(rule)
-        self._silence({*self._bot.analysis.paused, rule}, self._bot.analysis.muted)
-        self._log(who, "paused the rule %s", rule)
+        with self._noted(who, "pause", rule):
+            self._rule(rule)
+            self._silence({*self._bot.analysis.paused, rule}, self._bot.analysis.muted)
 
     def resume(self, rule: str, who: str) -> None:
-        self._rule(rule)
-        self._silence(self._bot.analysis.paused - {rule}, self._bot.analysis.muted)
-        self._log(who, "resumed the rule %s", rule)
+        """Let a paused rule tell again."""
+        with self._noted(who, "resume", rule):
+            self._rule(rule)
+            self._silence(self._bot.analysis.paused - {rule}, self._bot.analysis.muted)
 
     def mute(self, symbol: str, who: str) -> None:
         """Tell nothing of a contract, until it is unmuted or the program ends."""
-        self._symbol(symbol)
-        self._silence(self._bot.analysis.paused, {*self._bot.analysis.muted, symbol})
-        self._log(who, "muted %s", symbol)
+        with self._noted(who, "mute", symbol):
+            self._symbol(symbol)
+            self._silence(self._bot.analysis.paused, {*self._bot.analysis.muted, symbol})
 
     def unmute(self, symbol: str, who: str) -> None:
-        self._symbol(symbol)
-        self._silence(self._bot.analysis.paused, self._bot.analysis.muted - {symbol})
-        self._log(who, "unmuted %s", symbol)
+        """Tell of a muted contract again."""
+        with self._noted(who, "unmute", symbol):
+            self._symbol(symbol)
+            self._silence(self._bot.analysis.paused, self._bot.analysis.muted - {symbol})
 
     def pin(self, symbol: str, who: str) -> None:
         """Serve a contract before all others: on the sockets, and when minutes are read back."""
-        self._symbol(symbol)
-        self._bot.pin(symbol)
-        self._log(who, "pinned %s", symbol)
+        with self._noted(who, "pin", symbol):
+            self._symbol(symbol)
+            self._bot.pin(symbol)
 
     def unpin(self, symbol: str, who: str) -> None:
-        self._symbol(symbol)
-        self._bot.unpin(symbol)
-        self._log(who, "unpinned %s", symbol)
+        """Serve a pinned contract by its turnover again."""
+        with self._noted(who, "unpin", symbol):
+            self._symbol(symbol)
+            self._bot.unpin(symbol)
 
     def restart_connection(self, source: str, who: str) -> None:
         """Give up the socket of a connection and dial anew; its minutes are read back."""
-        pool = self._bot.feed.pool
-        if source not in pool.connections:
-            raise ConfigurationError("connection", source, f"one of {', '.join(pool.connections) or 'none'}")
-        pool.replace_connection(source, "renewed by hand")
-        self._log(who, "restarted the connection %s", source)
+        with self._noted(who, "restart", source):
+            pool = self._bot.feed.pool
+            if source not in pool.connections:
+                raise Unknown("connection", source, f"one of {', '.join(pool.connections) or 'none'}")
+            pool.replace_connection(source, "renewed by hand")
 
     def test_alert(self, who: str) -> Alert:
         """Tell an alert that no market made, on every way that real ones take."""
+        with self._noted(who, "test-alert", ""):
+            return self._test_alert()
+
+    def change_rule(self, rule: Rule, who: str) -> list[str]:
+        """Put a changed rule in force, until its file is changed or the program ends; returns what changed."""
+        with self._noted(who, "change", rule.name) as said:
+            self._rule(rule.name)
+            rules = [rule if one.name == rule.name else one for one in self._bot.analysis.rules.rules]
+            said += self._bot.swap_rules(rules)
+            return said
+
+    def _test_alert(self) -> Alert:
         now_ns = self._time_ns()
         now_ms = self._bot.engine.now_ms or now_ns // 1_000_000
         symbol = next(iter(self._bot.watched), "TEST")
@@ -93,16 +122,7 @@ class Actions:
         )
         alert = Alert(f"{TEST}:{now_ns}", signal, now_ms, now_ms, 0, 0.0, 0.0, rule=TEST)
         self._bot.tell(Batch(TEST, now_ns, 0, ()), Step(alerts=[alert]))
-        self._log(who, "sent a test alert")
         return alert
-
-    def change_rule(self, rule: Rule, who: str) -> list[str]:
-        """Put a changed rule in force, until its file is changed or the program ends; returns what changed."""
-        self._rule(rule.name)
-        rules = [rule if one.name == rule.name else one for one in self._bot.analysis.rules.rules]
-        changes = self._bot.swap_rules(rules)
-        self._log(who, "changed the rule %s: %s", rule.name, "; ".join(changes))
-        return changes
 
     def _silence(self, rules: Collection[str], symbols: Collection[str]) -> None:
         self._bot.silence(rules, symbols)
@@ -110,11 +130,25 @@ class Actions:
     def _rule(self, name: str) -> None:
         names = [rule.name for rule in self._bot.analysis.rules.rules]
         if name not in names:
-            raise ConfigurationError("rule", name, f"one of {', '.join(names)}")
+            raise Unknown("rule", name, f"one of {', '.join(names)}")
 
     def _symbol(self, symbol: str) -> None:
         if symbol not in self._bot.engine.book.series:
-            raise ConfigurationError("symbol", symbol, "a contract that is watched")
+            raise Unknown("symbol", symbol, "a contract that is watched")
 
-    def _log(self, who: str, text: str, *values: object) -> None:
-        logger.warning(f"%s {text}", who, *values)  # noqa: G004 - the text is one of the constants above
+    @contextlib.contextmanager
+    def _noted(self, who: str, action: str, target: str) -> Iterator[list[str]]:
+        """Keep and log what is done in the block; what the block adds to the list belongs to it."""
+        said: list[str] = []
+        try:
+            yield said
+        except ConfigurationError as error:
+            self._note(ActionRecord(self._time_ns() // 1_000_000, who, action, target, False, str(error)))
+            raise
+        self._note(ActionRecord(self._time_ns() // 1_000_000, who, action, target, True, "; ".join(said)))
+
+    def _note(self, record: ActionRecord) -> None:
+        self.done.append(record)
+        what = f"{record.action} {record.target!r}" if record.target else record.action
+        outcome = "done" if record.is_done else "refused"
+        logger.warning("%s: %s %s%s", record.who, what, outcome, f": {record.text}" if record.text else "")

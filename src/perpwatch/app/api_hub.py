@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ import msgspec
 
 from perpwatch.alert.outcomes import Outcome, Score, scorecard
 from perpwatch.alert.policy import Alert, MarketAlert
-from perpwatch.app.api_actions import Actions
+from perpwatch.app.api_actions import Actions, Unknown
 from perpwatch.app.api_market import FIELDS, MarketRow, MarketTable
 from perpwatch.app.api_records import (
     AlertRecord,
@@ -29,6 +29,7 @@ from perpwatch.app.api_records import (
     OutcomeRecord,
     RestRecord,
     RuleRecord,
+    ServedBy,
     Setting,
     Status,
     StreamEvent,
@@ -37,7 +38,7 @@ from perpwatch.app.api_records import (
     TradesFlow,
     TrustCount,
 )
-from perpwatch.app.api_stream import Events, Topic
+from perpwatch.app.api_stream import Events, Message, Topic
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
 from perpwatch.app.health import Monitor
@@ -63,6 +64,9 @@ RATE_TICKS = 10
 CANDLES_FRESH_S, CANDLES_KEPT = 60.0, 200
 #: An answer of the exchange is awaited for so long; then what is at hand must do.
 CANDLES_WAIT_S = 4.0
+
+#: Of a code of the ledger its digit.
+_DIGITS = bytes(ord("0") + code if code < 10 else ord("?") for code in range(256))
 
 _Read = TypeVar("_Read")
 
@@ -94,7 +98,7 @@ class Hub:
         self.tick_cost_s = 0.0  # the last one's
         self._reader = reader
         self._tick_s = tick_s
-        self._full: tuple[int, bytes] = (-1, b"")
+        self._full = -1, Message(b"")
         self._frames: deque[tuple[float, dict[str, int]]] = deque(maxlen=RATE_TICKS + 1)
         self._day = 0
         self._counts: Counter[tuple[str, str]] = Counter()  # rule and what: signals, alerts, suppressed; of the day
@@ -134,15 +138,15 @@ class Hub:
             self.pulse.publish(self.pulse_now())
         self.tick_cost_s = time.perf_counter() - began_s
 
-    def market_now(self) -> bytes:
+    def market_now(self) -> Message:
         """The whole table as a message; made once for all who come between two ticks."""
         if self._full[0] != self.ticks:
             self._full = self.ticks, self._message(list(self.table.rows.values()), [], is_whole=True)
         return self._full[1]
 
-    def pulse_now(self) -> bytes:
+    def pulse_now(self) -> Message:
         """How well the watch is, as a message."""
-        return msgspec.json.encode({"type": "pulse", **self._pulse()})
+        return Message(msgspec.json.encode({"type": "pulse", **self._pulse()}))
 
     def _pulse(self) -> dict[str, Any]:
         health = self.monitor.report()
@@ -155,16 +159,15 @@ class Hub:
             "watched": len(self.table.rows),
         }
 
-    def _message(self, rows: Sequence[MarketRow], gone: Sequence[str], *, is_whole: bool = False) -> bytes:
+    def _message(self, rows: Sequence[MarketRow], gone: Sequence[str], *, is_whole: bool = False) -> Message:
         kind = "whole" if is_whole else "changes"
         message = {"type": kind, **self._pulse(), "rows": rows, "gone": gone}
         if is_whole:
             message["fields"] = FIELDS
-        return msgspec.json.encode(message)
+        return Message(msgspec.json.encode(message))
 
     def _tell(self, kind: str, time_ms: int, *, signal: Signal | None = None, alert: AlertRecord | None = None) -> None:
-        number, name = self.events.next_id()
-        self.events.tell(number, msgspec.json.encode(StreamEvent(name, kind, time_ms, signal, alert)))
+        self.events.tell(kind, lambda name: msgspec.json.encode(StreamEvent(name, kind, time_ms, signal, alert)))
 
     def _count(self, step: Step) -> None:
         day = self.bot.engine.now_ms // DAY_MS
@@ -272,8 +275,28 @@ class Hub:
         now_ms, ledger = self.bot.engine.now_ms, self.bot.engine.ledger
         end_ms = now_ms - now_ms % MINUTE_MS
         start_ms = max(0, end_ms - minutes * MINUTE_MS)
-        rows = [LedgerRow(symbol, "".join(map(str, ledger.codes(symbol, start_ms, end_ms)))) for symbol in symbols]
+        rows = [
+            LedgerRow(symbol, ledger.codes(symbol, start_ms, end_ms).translate(_DIGITS).decode()) for symbol in symbols
+        ]
         return LedgerPage(start_ms, minutes, {str(code): trust for trust, code in CODES.items()}, rows)
+
+    def symbol_rows(self) -> list[SymbolRow]:
+        """The market table with names, and with what need not be known every second."""
+        by_rest = set(self.bot.feed.polled)
+        return [self._symbol_row(row, by_rest) for row in self.table.rows.values()]
+
+    def _symbol_row(self, row: MarketRow, by_rest: Collection[str]) -> SymbolRow:
+        symbol, bot = row.symbol, self.bot
+        contract, ticker = bot.engine.book.series[symbol].contract, bot.engine.ticker(symbol)
+        interest = ticker.open_interest if ticker is not None else None
+        return SymbolRow(
+            *msgspec.structs.astuple(row),
+            served_by=ServedBy.REST if symbol in by_rest else ServedBy.WEBSOCKET,
+            open_interest=interest,
+            open_interest_value=None if not interest or not row.price else contract.notional(interest, row.price),
+            is_muted=symbol in bot.analysis.muted,
+            is_pinned=symbol in bot.pinned,
+        )
 
     # --- One contract -----------------------------------------------------------------------------------------------
 
@@ -283,7 +306,7 @@ class Hub:
         if row is None or series is None:
             return None
         return SymbolDetail(
-            named(row),
+            self._symbol_row(row, set(self.bot.feed.polled)),
             series.contract,
             symbol in self.bot.analysis.muted,
             symbol in self.bot.pinned,
@@ -393,10 +416,6 @@ class Hub:
         return records
 
 
-def named(row: MarketRow) -> SymbolRow:
-    return SymbolRow(*msgspec.structs.astuple(row))
-
-
 def record_of(alert: Alert | MarketAlert) -> AlertRecord:
     text = alert_line(alert)
     if isinstance(alert, Alert):
@@ -420,11 +439,12 @@ def changed_rule(hub: Hub, name: str, condition: int, setting: str, value: float
     """A rule in force with one number changed.
 
     Raises:
-        ConfigurationError: no such rule, condition or setting, or a value that its detector refuses.
+        Unknown: no such rule.
+        ConfigurationError: no such condition or setting, or a value that its detector refuses.
     """
     rules = {rule.name: rule for rule in hub.bot.analysis.rules.rules}
     if name not in rules:
-        raise ConfigurationError("rule", name, f"one of {', '.join(rules)}")
+        raise Unknown("rule", name, f"one of {', '.join(rules)}")
     rule = rules[name]
     if not 0 <= condition < len(rule.conditions):
         raise ConfigurationError("condition", condition, f"0 to {len(rule.conditions) - 1}")

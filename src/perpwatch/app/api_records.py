@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from perpwatch.alert.outcomes import Excursion, Outcome
@@ -11,8 +13,21 @@ from perpwatch.app.health import Health
 from perpwatch.model import Candle, Contract, Direction, Signal, Timeframe, Trust
 
 
-class SymbolRow(MarketRow, frozen=True, array_like=False, gc=False):
-    """A contract as the market table has it, with names."""
+class ServedBy(enum.StrEnum):
+    """How a contract's candles come."""
+
+    WEBSOCKET = "websocket"
+    REST = "rest"  # no room on the sockets, refused there, or taken over while the stream is down
+
+
+class SymbolRow(MarketRow, frozen=True, array_like=False, gc=False, kw_only=True):
+    """A contract as the market table has it, with names, and more of what is known of it."""
+
+    served_by: ServedBy
+    open_interest: float | None  # contracts
+    open_interest_value: float | None  # quote coin
+    is_muted: bool
+    is_pinned: bool
 
 
 class SymbolPage(msgspec.Struct, frozen=True):
@@ -180,6 +195,17 @@ class RuleChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     condition: int
     name: str
     value: float
+
+
+class ActionRecord(msgspec.Struct, frozen=True):
+    """Something that somebody did to the watch, or tried to."""
+
+    time_ms: int  # wall clock
+    who: str  # the token or a session, and the address it came from
+    action: str  # pause, resume, change, mute, unmute, pin, unpin, restart, test-alert
+    target: str  # rule, symbol or connection
+    is_done: bool
+    text: str  # what changed, or why it was refused
 
 
 class Done(msgspec.Struct, frozen=True):

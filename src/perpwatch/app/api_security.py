@@ -4,27 +4,29 @@
   page of the web gets here by a name of its own (DNS rebinding). Elsewhere everything needs the token.
 * Actions always need the token: as ``Authorization: Bearer``, or exchanged at ``/api/v1/login`` for a session cookie
   that no script can read and no other site can send.
-* A browser that comes from another site is refused, on WebSockets too.
+* A browser that comes from another site is refused, on WebSockets too; a link to a page may come from anywhere.
 * Guessing is slowed down: so many wrong tokens a minute, and nobody from that address is heard for a while.
+* What is sent and what is taken is bounded in size and time, so that nobody who is slow or endless holds anything.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
-import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from perpwatch.app.api_connections import give_up
+from perpwatch.app.api_problem import PROBLEM_TYPE, problem, problem_body
 from perpwatch.app.dashboard_config import DashboardConfig, is_loopback
 
 logger = logging.getLogger(__name__)
@@ -32,11 +34,13 @@ logger = logging.getLogger(__name__)
 COOKIE = "perpwatch_session"
 SESSION_S = 12 * 3_600.0
 MAX_SESSIONS = 1_000
-#: Wrong tokens from one address, and actions of all, that are allowed in a minute.
+#: Wrong tokens, and actions, from one address that are allowed in a minute.
 WRONG_TOKENS_PER_MINUTE, ACTIONS_PER_MINUTE = 5, 60
 MINUTE_S = 60.0
-#: Requests without need for more than this are refused unread.
-MAX_BODY_BYTES = 64_000
+#: No request needs more than this, or longer to say it.
+MAX_BODY_BYTES, BODY_S = 64_000, 10.0
+#: Whoever takes nothing of an answer for so long is given up.
+SEND_S = 10.0
 
 ACTIONS = "/api/v1/actions/"
 #: What must be reachable to sign in; none of it says anything about the watch.
@@ -61,21 +65,6 @@ HEADERS = {
 }
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """Why something was refused or failed (RFC 9457)."""
-
-    title: str
-    status: int
-    detail: str  # the reason, for a person
-    type: str = "about:blank"
-
-
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as ``application/problem+json``."""
-    body = msgspec.json.encode(Problem(HTTPStatus(status).phrase, status, detail))
-    return Response(body, status, headers, "application/problem+json")
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a request is not let through."""
@@ -83,6 +72,10 @@ class Refusal:
     status: int
     detail: str
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+TOO_LARGE = Refusal(413, f"a request may have {MAX_BODY_BYTES} bytes", {"Connection": "close"})
+TOO_SLOW = Refusal(408, f"the request did not end within {BODY_S:.0f} s", {"Connection": "close"})
 
 
 class RateLimit:
@@ -110,6 +103,12 @@ class RateLimit:
         self._events.setdefault(name, deque()).append(self._monotonic())
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    until_s: float  # monotonic
+    name: str  # for the log; says nothing about the cookie
+
+
 class Access:
     """Decides; knows tokens, sessions and limits.
 
@@ -123,7 +122,7 @@ class Access:
         self._host = config.host
         self.is_local = is_loopback(config.host)
         self._monotonic = monotonic
-        self._sessions: dict[str, float] = {}  # until when
+        self._sessions: dict[str, _Session] = {}  # by cookie
         self._wrong = RateLimit(WRONG_TOKENS_PER_MINUTE, monotonic)
         self._actions = RateLimit(ACTIONS_PER_MINUTE, monotonic)
 
@@ -140,20 +139,30 @@ class Access:
         if refusal is not None:
             return refusal
         now_s = self._monotonic()
-        self._sessions = {name: until_s for name, until_s in self._sessions.items() if until_s > now_s}
+        self._sessions = {cookie: one for cookie, one in self._sessions.items() if one.until_s > now_s}
         while len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
-        session = secrets.token_urlsafe(32)
-        self._sessions[session] = now_s + SESSION_S
-        logger.info("signed in from %s", address)
-        return session
+        cookie, name = secrets.token_urlsafe(32), secrets.token_hex(3)
+        self._sessions[cookie] = _Session(now_s + SESSION_S, name)
+        logger.info("session %s signed in from %s", name, address)
+        return cookie
 
-    def sign_out(self, session: str) -> None:
-        self._sessions.pop(session, None)
+    def sign_out(self, cookie: str) -> None:
+        self._sessions.pop(cookie, None)
 
     def is_signed_in(self, cookies: Mapping[str, str]) -> bool:
         """Whether the cookies hold a session that is in force."""
-        return self._sessions.get(cookies.get(COOKIE, ""), 0.0) > self._monotonic()
+        return self._session(cookies) is not None
+
+    def who(self, connection: HTTPConnection) -> str:
+        """How the log names whoever was let through to act."""
+        session = self._session(connection.cookies)
+        name = "the token" if "authorization" in connection.headers or session is None else f"session {session.name}"
+        return f"{name} at {address_of(connection)}"
+
+    def _session(self, cookies: Mapping[str, str]) -> _Session | None:
+        session = self._sessions.get(cookies.get(COOKIE, ""))
+        return session if session is not None and session.until_s > self._monotonic() else None
 
     def _check(self, token: str, address: str) -> Refusal | None:
         if self._token is None:
@@ -178,10 +187,10 @@ class Access:
         if self.is_local and _name_of(host) not in ("127.0.0.1", "localhost", "::1", self._host):
             return Refusal(421, "this is served under the names of this machine only")
         origin = headers.get("origin")
-        if (is_write or scope["type"] == "websocket") and origin is not None and urlsplit(origin).netloc != host:
+        if _is_foreign(headers, origin, host):
             return Refusal(403, "the request comes from another site")
-        if is_write and int(headers.get("content-length", "0") or 0) > MAX_BODY_BYTES:
-            return Refusal(413, f"at most {MAX_BODY_BYTES} bytes")
+        if int(headers.get("content-length", "0") or 0) > MAX_BODY_BYTES:
+            return TOO_LARGE
         address = address_of(connection)
         has_bearer = "authorization" in headers
         if has_bearer:
@@ -200,22 +209,31 @@ class Access:
                 return Refusal(401, "actions need the token", {"WWW-Authenticate": "Bearer"})
             if is_write and not has_bearer and origin is None and headers.get("sec-fetch-site") != "same-origin":
                 return Refusal(403, "a browser must say that it comes from this site")
-            return self.action_refusal()
+            return self.action_refusal(address)
         if not self.is_local and not is_known and not path.startswith(_PUBLIC):
             return Refusal(401, "this needs the token", {"WWW-Authenticate": "Bearer"})
         return None
 
-    def action_refusal(self) -> Refusal | None:
-        """Count an action; says when there are too many."""
-        wait_s = self._actions.wait_s("")
+    def action_refusal(self, address: str = "") -> Refusal | None:
+        """Count an action from an address; says when there are too many."""
+        wait_s = self._actions.wait_s(address)
         if wait_s:
             return Refusal(429, f"too many actions; try again in {wait_s:.0f} s", {"Retry-After": str(int(wait_s) + 1)})
-        self._actions.note("")
+        self._actions.note(address)
         return None
 
 
 def address_of(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client is not None else "?"
+
+
+def _is_foreign(headers: Headers, origin: str | None, host: str) -> bool:
+    """Whether a browser says that a page of another site has made the request."""
+    if origin is not None:
+        return urlsplit(origin).netloc != host
+    # An image or a script of a page sends no origin, but browsers say where it is from. Links are let in.
+    is_link = headers.get("sec-fetch-mode") == "navigate"
+    return not is_link and headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
 
 
 def _name_of(host: str) -> str:
@@ -254,13 +272,67 @@ class Gate:
         if refusal is None:
             # Pages take their addresses from this header, and nobody in front of us is meant to set it.
             scope["headers"] = [item for item in scope["headers"] if item[0] != b"x-forwarded-prefix"]
-            await self._app(scope, receive, dressed)
-        elif scope["type"] == "http" and refusal.status == 401 and _wants_page(scope):
+            if scope["type"] == "websocket":
+                await self._app(scope, receive, dressed)
+            else:
+                await self._answer(scope, receive, dressed)
+        elif scope["type"] == "websocket":
+            await _refuse_socket(refusal, dressed)
+        elif refusal.status == 401 and _wants_page(scope):
             await RedirectResponse(f"/login?next={quote(path)}", 303)(scope, receive, dressed)
-        elif scope["type"] == "http":
-            await problem(refusal.status, refusal.detail, refusal.headers)(scope, receive, dressed)
         else:
-            await send({"type": "websocket.close", "code": 1008, "reason": refusal.detail})
+            await problem(refusal.status, refusal.detail, refusal.headers)(scope, receive, dressed)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered once it is here as a whole, for as long as somebody takes the answer."""
+        body = await _body(scope, receive)
+        if isinstance(body, Refusal):
+            await problem(body.status, body.detail, body.headers)(scope, receive, send)
+            return
+        waiting: list[Message] = []
+        if body is not None:
+            waiting.append({"type": "http.request", "body": body, "more_body": False})
+
+        async def heard() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        async def said(message: Message) -> None:
+            try:
+                async with asyncio.timeout(SEND_S):
+                    await send(message)
+            except TimeoutError:
+                logger.info("%s is given up: nothing was taken for %.0f s", address_of(HTTPConnection(scope)), SEND_S)
+                give_up(scope)
+
+        await self._app(scope, heard, said)
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes | Refusal | None:
+    """The body of a request; None where it has none, and nothing was taken, or its sender has gone."""
+    headers = Headers(scope=scope)
+    if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+        return None
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            while (message := await receive())["type"] == "http.request":
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    return TOO_LARGE
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        return TOO_SLOW
+    return None
+
+
+async def _refuse_socket(refusal: Refusal, send: Send) -> None:
+    """Refuse a WebSocket before it is one, with the reason."""
+    body = problem_body(refusal.status, refusal.detail)
+    headers = {"Content-Type": PROBLEM_TYPE, **refusal.headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": raw})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
 def _wants_page(scope: Scope) -> bool:

@@ -23,9 +23,9 @@ def set_up_logging(config: LoggingConfig, console: Console | None = None) -> Non
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     is_json = config.format == "json"
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if is_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    # Tracebacks without the values of variables: some of those are secrets, and to print them all takes a second.
+    text = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if is_json else text
     handler: logging.Handler = _ConsoleHandler(console) if console is not None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

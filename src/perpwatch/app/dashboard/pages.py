@@ -72,7 +72,7 @@ def _may_act() -> str:
         return "Actions are off: set dashboard.token and restart."
     if not access.is_signed_in(context.client.request.cookies):
         return "Sign in to act."
-    refusal = access.action_refusal()
+    refusal = access.action_refusal(address_of(context.client.request))
     return refusal.detail if refusal is not None else ""
 
 
@@ -83,12 +83,18 @@ def _act(action: Any, *arguments: Any, said: str) -> bool:
         ui.notify(refusal, type="warning")
         return False
     try:
-        action(*arguments, f"somebody at {address_of(context.client.request)}")
+        action(*arguments, _who())
     except ConfigurationError as error:
         ui.notify(str(error), type="negative")
         return False
     ui.notify(said)
     return True
+
+
+def _who() -> str:
+    """Whoever looks at this page, as the log names him."""
+    assert _shown.access is not None
+    return _shown.access.who(context.client.request)
 
 
 # --- The frame -----------------------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perpwatch.app.api import create_api
+from perpwatch.app.api_connections import HttpConnection, Server, SocketConnection
 from perpwatch.app.api_hub import Hub
 from perpwatch.app.api_security import Access, Gate
 from perpwatch.app.bot import Bot
@@ -36,14 +37,6 @@ logger = logging.getLogger(__name__)
 
 #: How long readers are waited for at the end.
 GOODBYE_S = 1
-
-
-class _Server(uvicorn.Server):
-    """Signals belong to the program around."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class _Site:
@@ -94,9 +87,11 @@ async def dashboard(
     hub.config_file = config_file
     access = Access(settings, time.monotonic)
     app = Gate(_Site(create_api(hub, access, config_file)), access)
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             app,
+            http=HttpConnection,
+            ws=SocketConnection,
             log_config=None,
             access_log=False,
             lifespan="on",
