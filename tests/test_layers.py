@@ -23,8 +23,9 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "picows": ("feed/connection.py",),
-    "aiohttp": ("feed/rest.py", "sim/server.py", "sim/bot_api.py", "alert/senders/", "app/"),
+    "aiohttp": ("feed/rest.py", "sim/server.py", "sim/bot_api.py", "sim/webhook.py", "alert/senders/", "app/"),
     "aiogram": ("alert/senders/telegram.py", "app/telegram_commands.py"),
+    "apprise": ("alert/senders/apprise_url.py",),
     **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
 }
 PURE = (

@@ -7,6 +7,8 @@ edit shows a thread as one message; the others show each notice that is worth a 
 from __future__ import annotations
 
 import enum
+import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -54,3 +56,14 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     development: Development | None = None  # stands beside the alert that began the episode
     market: MarketAlert | None = None
     operational: OperationalAlert | None = None
+
+
+def message_key(notices: Sequence[Notice]) -> str:
+    """Names the message that tells these notices: the key of the only one, or one for the digest of several.
+
+    It depends on what is told and not on the order, so that a digest sent again after a restart has the same.
+    """
+    if len(notices) == 1:
+        return notices[0].key
+    keys = "\n".join(sorted(one.key for one in notices))
+    return f"digest:{hashlib.sha256(keys.encode()).hexdigest()[:32]}"

@@ -1,0 +1,105 @@
+"""Things to tell, as the program makes them."""
+
+from __future__ import annotations
+
+from perpwatch.alert.card import Card
+from perpwatch.alert.notice import Development, Notice, NoticeKind
+from perpwatch.alert.operational import OperationalAlert, Phase, Trouble
+from perpwatch.alert.outcomes import Excursion, Outcome
+from perpwatch.alert.policy import Alert, MarketAlert
+from perpwatch.model import AssetClass, Direction, Level, Reason, Signal, Timeframe, Trust
+
+TIME_MS = 1_760_000_040_000
+
+
+def alert(symbol: str = "MOG_USDT", *, escalation: int = 0, value: float = 113.0) -> Alert:
+    signal = Signal(
+        detector="rarity",
+        symbol=symbol,
+        timeframe=Timeframe.Min1,
+        open_time_ms=TIME_MS - 40_000,
+        direction=Direction.UP,
+        level=Level.EXTREME,
+        price=0.0000004123,
+        strength=value,
+        is_running=True,
+        trust=Trust.STREAMED,
+        reasons=(Reason("turnover_ratio", value, "x", f"volume {value:g} × its usual"),),
+        event_time_ms=TIME_MS,
+        received_time_ns=TIME_MS * 1_000_000,
+    )
+    return Alert(f"{symbol}:Min1:{escalation}", signal, TIME_MS, TIME_MS, escalation, value, 1e-4, rule="pump")
+
+
+def notice(number: int = 0, symbol: str = "MOG_USDT") -> Notice:
+    """An alert about one symbol."""
+    one = alert(symbol)
+    key = f"{one.key}:{number}"
+    return Notice(
+        key=key,
+        thread=key,
+        kind=NoticeKind.ALERT,
+        time_ms=TIME_MS,
+        level=Level.EXTREME,
+        rule="pump",
+        symbol=symbol,
+        asset_class=AssetClass.COIN,
+        received_time_ns=TIME_MS * 1_000_000,
+        alert=one,
+    )
+
+
+def update(number: int = 0) -> Notice:
+    """How the episode of an alert ended."""
+    after = (Excursion(5, 0.01, 0.02, float("nan")), Excursion(60, 0.05, 0.09, -0.01))
+    outcome = Outcome("k", "pump", "MOG_USDT", TIME_MS, Direction.UP, 1.0, 0.001, after, ())
+    first = notice(number)
+    return Notice(
+        key=f"{first.key}:over",
+        thread=first.thread,
+        kind=NoticeKind.UPDATE,
+        time_ms=TIME_MS + 60_000,
+        level=Level.EXTREME,
+        symbol="MOG_USDT",
+        alert=first.alert,
+        development=Development(TIME_MS, 2.0, 0.14, 0.15, 120.0, is_over=True, outcome=outcome),
+    )
+
+
+def market_notice() -> Notice:
+    market = MarketAlert("m", TIME_MS, TIME_MS, (alert("A_USDT"), alert("B_USDT", value=float("inf"))), 800, 1e-4)
+    return Notice(
+        key="m", thread="m", kind=NoticeKind.MARKET, time_ms=TIME_MS, level=Level.STRONG, rule="pump", market=market
+    )
+
+
+def operational_notice(phase: Phase = Phase.END) -> Notice:
+    trouble = OperationalAlert(
+        key=f"data_delayed:{TIME_MS}:{phase}",
+        trouble=Trouble.DELAY,
+        phase=phase,
+        time_ms=TIME_MS,
+        start_ms=TIME_MS - 100_000,
+        text="data delayed: back after 1 m 40 s, 3 minutes repaired, 0 unknown",
+        duration_s=100.0,
+        repaired_minutes=3,
+        unknown_minutes=0,
+    )
+    return Notice(
+        key=trouble.key,
+        thread=trouble.key,
+        kind=NoticeKind.OPERATIONAL,
+        time_ms=TIME_MS,
+        level=Level.NOTICE,
+        operational=trouble,
+    )
+
+
+def card(title: str = "▲ MOG_USDT +4.4 % in 1 min", picture: bytes | None = None) -> Card:
+    return Card(
+        title,
+        ("volume 113 × its usual", "the rarest minute in 11 days"),
+        "data straight from the stream · 0.3 s",
+        "https://futures.mexc.com/exchange/MOG_USDT",
+        picture,
+    )
