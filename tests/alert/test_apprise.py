@@ -56,7 +56,7 @@ async def test_a_letter_has_the_title_as_subject_the_lines_as_html_and_the_chart
     assert letter["Subject"] == "▲ MOG_USDT +4.4 % in 1 min"
     assert letter["To"] == "me@example.com"
     shown = parts(letter)
-    assert "<p>volume 113 × its usual</p>" in str(shown["text/html"])
+    assert "volume 113 × its usual<br/>" in str(shown["text/html"])
     assert '<a href="https://futures.mexc.com/exchange/MOG_USDT">' in str(shown["text/html"])
     assert shown["image/png"] == PICTURE
 

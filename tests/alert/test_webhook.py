@@ -158,7 +158,7 @@ async def test_what_will_not_pass_is_refused(status: int) -> None:
         server.faults.append(Answer(status, "no\n such \x1b[31mroom"))
         failure = await failure_of(sender)
         assert isinstance(failure, DeliveryRefused)
-        assert failure.reason == f"HTTP {status}: no such  [31mroom"
+        assert failure.reason == f"HTTP {status}: no such [31mroom"
 
 
 async def test_a_redirect_is_not_followed() -> None:

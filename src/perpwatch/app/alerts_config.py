@@ -12,10 +12,10 @@ import re
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from perpwatch.alert.notice import NoticeKind
 from perpwatch.alert.routing import QuietHours, Route
@@ -138,12 +138,50 @@ class TelegramChannel(ChannelConfig):
     proxy_env: Text | None = None
 
 
+class WebhookChannel(ChannelConfig):
+    """Signed JSON, posted to an address."""
+
+    type: Literal["webhook"]
+    url: Text | None = None
+    url_file: Text | None = None  # for an address that holds a token; or ...
+    url_env: Text | None = None
+    secret_file: Text | None = None
+    secret_env: Text | None = None
+    ca_file: Text | None = None
+    updates: bool = False  # how episodes go on is posted, too
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000)] = 10.0
+    timeout: Annotated[float, Field(ge=1, le=120)] = 20.0  # seconds
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> Self:
+        if sum(one is not None for one in (self.url, self.url_file, self.url_env)) != 1:
+            raise ValueError("give one of url, url_file and url_env")
+        if self.url is not None and "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ValueError("no user and password in url; the signature proves who sends")
+        return self
+
+
+class AppriseChannel(ChannelConfig):
+    """Whatever apprise knows by a URL, which is a secret as a whole."""
+
+    type: Literal["apprise"]
+    url_file: Text | None = None
+    url_env: Text | None = None
+    messages_per_minute: Annotated[int, Field(ge=1, le=600)] = 20
+    timeout: Annotated[float, Field(ge=1, le=120)] = 20.0  # seconds
+
+
 #: Every channel there is, by its type.
-Channel = Annotated[ConsoleChannel | DesktopChannel | TelegramChannel, Field(discriminator="type")]
+Channel = Annotated[
+    ConsoleChannel | DesktopChannel | TelegramChannel | WebhookChannel | AppriseChannel,
+    Field(discriminator="type"),
+]
 CHANNELS: dict[str, type[ChannelConfig]] = {
     "console": ConsoleChannel,
     "desktop": DesktopChannel,
     "telegram": TelegramChannel,
+    "webhook": WebhookChannel,
+    "apprise": AppriseChannel,
 }
 
 

@@ -86,8 +86,7 @@ class AppriseSender:
             picture = AttachMemory(content=card.picture, name="chart.png", mimetype="image/png")
         with self._apprise.notify(
             body=self._body(card),
-            # Where there is no place for a title it begins the text. In one that is there nobody is called by his name.
-            title=cleaned(card.title).replace("@", "@\u200b") if self._has_title else "",
+            title=self._title(card),
             notify_type=_type(notices),
             body_format=self._format,
             attach=picture,
@@ -99,6 +98,13 @@ class AppriseSender:
                     entry.message for entry in entries if entry.level not in _QUIET or "Exception: " in entry.message
                 ]
                 raise DeliveryFailed(_told(reasons, self._secrets) or "apprise does not say why it could not be sent")
+
+    def _title(self, card: Card) -> str:
+        if not self._has_title:
+            return ""  # it begins the text
+        title = cleaned(card.title)
+        # A chat shall not call all its members together because of what a contract is called.
+        return title if self._format == "html" else title.replace("@", "@\u200b")
 
     def _body(self, card: Card) -> str:
         has_title = not self._has_title

@@ -52,7 +52,7 @@ class WebhookSender:
         ca_file: certificates to trust instead of the system's.
         wall_s: our clock, seconds since 1970.
     Raises:
-        ValueError: an address or a secret that cannot be used; the text names neither.
+        ValueError: an address, a secret or certificates that cannot be used; the text shows no secret.
     """
 
     takes_pictures = False
@@ -84,7 +84,7 @@ class WebhookSender:
         self.turns = turns
         self._url = url
         self._timeout_s = timeout_s
-        self._ca_file = ca_file
+        self._tls = _tls(ca_file) if parts.scheme == "https" else None
         self._wall_s = wall_s
         self._client: aiohttp.ClientSession | None = None
 
@@ -123,9 +123,8 @@ class WebhookSender:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._client is None:
-            context = ssl.create_default_context(cafile=self._ca_file)
             self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context),
+                connector=aiohttp.TCPConnector(ssl=self._tls or True),
                 headers={"User-Agent": "perpwatch", "Accept-Encoding": "identity"},
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -153,6 +152,13 @@ class WebhookSender:
                 if len(spelling) > 1:
                     text = text.replace(spelling, "***")
         return cleaned(text)[:MAX_REASON_CHARACTERS]
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # an error of TLS is one, too
+        raise ValueError(f"ca_file cannot be read: {error.strerror or error}") from error
 
 
 def signature(secret: bytes, body: bytes, time_s: int) -> str:
