@@ -6,8 +6,6 @@ structs. Errors are ``application/problem+json``. Who may ask is decided before,
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import enum
 import importlib.metadata
 import inspect
@@ -26,9 +24,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 from starlette.exceptions import HTTPException
 
 from perpwatch.alert.outcomes import Score
-from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.api_actions import Unknown
-from perpwatch.app.api_hub import Hub, changed_rule, record_of
+from perpwatch.app.api_hub import Hub, changed_rule, decoded_alert, record_of
 from perpwatch.app.api_live import TOO_MANY, serve_socket, server_sent
 from perpwatch.app.api_problem import PROBLEM_TYPE, Problem, problem
 from perpwatch.app.api_records import (
@@ -54,10 +51,10 @@ from perpwatch.app.api_records import (
 )
 from perpwatch.app.api_security import COOKIE, SESSION_S, Access, Refusal, address_of
 from perpwatch.app.api_stream import Message
-from perpwatch.app.api_trial import try_rule
+from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning
 from perpwatch.app.planning import PlanReport
 from perpwatch.errors import ConfigurationError
-from perpwatch.model import Signal, Timeframe, Trust
+from perpwatch.model import AssetClass, Signal, Timeframe, Trust
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +133,7 @@ class SortBy(enum.StrEnum):
     open_interest_change = "open_interest_change"
     funding_rate = "funding_rate"
     known = "known"
+    age_s = "age_s"
 
 
 class Order(enum.StrEnum):
@@ -296,6 +294,7 @@ def _market(hub: Hub) -> APIRouter:
         search: Annotated[str | None, Query(max_length=60, description="part of the symbol, in any case")] = None,
         trust: Annotated[Trust | None, Query(description="of the last closed minute")] = None,
         served_by: Annotated[ServedBy | None, Query(description="how the candles come")] = None,
+        asset_class: Annotated[AssetClass | None, Query(description="what the price follows")] = None,
         minimum_turnover: Annotated[float, Query(ge=0, allow_inf_nan=False, description="24 h, quote coin")] = 0.0,
         sort: Annotated[SortBy, Query(description="by this figure")] = SortBy.turnover_24h,
         order: Annotated[Order, Query(description="smallest or largest first")] = Order.desc,
@@ -309,6 +308,7 @@ def _market(hub: Hub) -> APIRouter:
             if (search is None or search.upper() in row.symbol.upper())
             and (trust is None or row.trust is trust)
             and (served_by is None or row.served_by is served_by)
+            and (asset_class is None or row.asset_class is asset_class)
             and (row.turnover_24h or 0.0) >= minimum_turnover
         ]
         key = str(sort)
@@ -351,7 +351,6 @@ def _known(found: _T | None, symbol: str) -> _T:
 
 def _found(hub: Hub, config_file: Path | None) -> APIRouter:
     router = APIRouter(default_response_class=Response)
-    trying = asyncio.Lock()
 
     @router.get("/signals", responses=_says(Signal, is_list=True))
     async def signals(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
@@ -364,7 +363,7 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
     async def alerts(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
         """The newest alerts, oldest first."""
         stored = await hub.read(lambda reader: reader.alerts(since_ms, symbol, limit)) or []
-        earlier = [record_of(alert) for one in stored if (alert := _decoded(one.body)) is not None]
+        earlier = [record_of(alert) for one in stored if (alert := decoded_alert(one.body)) is not None]
         ours = [one for one in hub.alerts() if one.time_ms >= since_ms and (symbol is None or one.symbol == symbol)]
         by_key = {one.key: one for one in [*earlier, *ours]}
         return _json(sorted(by_key.values(), key=lambda one: one.time_ms)[-limit:])
@@ -396,12 +395,12 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
         """How many alerts a rule would have given in the last 24 h with one number changed; nothing is saved."""
         change = await _body(request, RuleChange)
         rule = changed_rule(hub, name, change.condition, change.name, change.value)
-        if trying.locked():
-            raise HTTPException(429, "another rule is being tried; this takes a while", {"Retry-After": "10"})
         if not hub.has_store:
-            raise HTTPException(409, "a rule is tried on the past that a watch has kept, and nothing is kept here")
-        async with trying:
-            return _json(await try_rule(rule, config_file))
+            raise HTTPException(409, NOTHING_KEPT)
+        try:
+            return _json(await hub.try_rule(rule))
+        except TrialRunning as error:
+            raise HTTPException(429, str(error), {"Retry-After": "10"}) from error
 
     return router
 
@@ -414,14 +413,6 @@ def _merged(stored: Iterable[_T], ours: Iterable[_T], time_of: Callable[[_T], in
     """Both, each once, by time."""
     known: dict[Any, _T] = {msgspec.json.encode(one): one for one in [*stored, *ours]}
     return sorted(known.values(), key=time_of)
-
-
-def _decoded(body: bytes) -> Alert | MarketAlert | None:
-    with contextlib.suppress(msgspec.DecodeError):
-        return msgspec.json.decode(body, type=Alert)
-    with contextlib.suppress(msgspec.DecodeError):
-        return msgspec.json.decode(body, type=MarketAlert)
-    return None
 
 
 # --- Live ------------------------------------------------------------------------------------------------------------

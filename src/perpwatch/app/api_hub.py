@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from perpwatch.app.api_market import FIELDS, MarketRow, MarketTable
 from perpwatch.app.api_records import (
     AlertRecord,
     Candles,
+    ClassCoverage,
     ConnectionRecord,
     Coverage,
     LedgerPage,
@@ -29,6 +30,7 @@ from perpwatch.app.api_records import (
     OutcomeRecord,
     RestRecord,
     RuleRecord,
+    RuleTrial,
     ServedBy,
     Setting,
     Status,
@@ -39,23 +41,41 @@ from perpwatch.app.api_records import (
     TrustCount,
 )
 from perpwatch.app.api_stream import Events, Message, Topic
+from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning, try_rule
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
+from perpwatch.app.freshness import Freshness, ages_ms, freshness_of, served_by_rest
 from perpwatch.app.health import Monitor
-from perpwatch.app.metrics import coverage_of
+from perpwatch.app.metrics import coverage_of, covered_symbols
 from perpwatch.app.planning import PlanReport, plan_report
+from perpwatch.app.usual import USUAL_CANDLES, usual_turnover
 from perpwatch.app.view import alert_line
 from perpwatch.detect.rules import Condition, Rule, describe
 from perpwatch.errors import ConfigurationError, ExchangeError, StoreError
 from perpwatch.feed.rest import Priority
-from perpwatch.market.candles import roll_up_all
+from perpwatch.market.candles import flat_candle, roll_up_all
 from perpwatch.market.ledger import CODES
-from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Candle, Signal, Timeframe
+from perpwatch.model import (
+    ANALYSED_TIMEFRAMES,
+    MINUTE_MS,
+    Candle,
+    CandleHistory,
+    Finality,
+    Signal,
+    Timeframe,
+    Trust,
+)
 from perpwatch.store import Reader
 
 logger = logging.getLogger(__name__)
 
 DAY_MS = 1_440 * MINUTE_MS
+#: The freshness of the data is measured at every so-manieth tick; it takes as long as all else together.
+FRESHNESS_TICKS = 5
+#: A minute is decided so long after its end at the latest, see ``VERDICT_MS`` of the candles; before, it is not shown.
+DECIDED_MS = 35_000
+#: Signals whose silence can be explained.
+KEPT_SILENCES = 2_000
 #: Outcomes at hand, and how far back they are read from the store.
 KEPT_OUTCOMES, OUTCOME_DAYS = 10_000, 30
 #: Over so many ticks the rate of a connection is told.
@@ -69,6 +89,7 @@ CANDLES_WAIT_S = 4.0
 _DIGITS = bytes(ord("0") + code if code < 10 else ord("?") for code in range(256))
 
 _Read = TypeVar("_Read")
+SignalKey = tuple[str, str, str, Timeframe, int, bool, int]
 
 
 class Hub:
@@ -100,6 +121,9 @@ class Hub:
         self._tick_s = tick_s
         self._full = -1, Message(b"")
         self._frames: deque[tuple[float, dict[str, int]]] = deque(maxlen=RATE_TICKS + 1)
+        self._freshness: Freshness | None = None
+        self._trying = asyncio.Lock()
+        self._silences: dict[SignalKey, str] = {}
         self._day = 0
         self._counts: Counter[tuple[str, str]] = Counter()  # rule and what: signals, alerts, suppressed; of the day
         self._candles: dict[tuple[str, Timeframe], tuple[float, list[Candle]]] = {}
@@ -114,6 +138,10 @@ class Hub:
                 self._tell("signal", signal.event_time_ms, signal=signal)
             for alert in step.alerts:
                 self._tell("alert", alert.time_ms, alert=record_of(alert))
+            for suppressed in step.suppressed:
+                self._silences[key_of(suppressed.signal)] = suppressed.text or suppressed.silence.value
+            while len(self._silences) > KEPT_SILENCES:
+                del self._silences[next(iter(self._silences))]
             for outcome in step.outcomes:
                 self._keep(outcome)
 
@@ -131,6 +159,8 @@ class Hub:
         self._frames.append(
             (self.bot.clock.monotonic(), {one.source: one.data_frames for one in self.bot.feed.pool.status()})
         )
+        if self._freshness is None or self.ticks % FRESHNESS_TICKS == 0:
+            self._freshness = freshness_of(self.bot)
         changed, gone = self.table.update()
         if len(self.market):
             self.market.publish(self._message(changed, gone))
@@ -157,6 +187,9 @@ class Hub:
             "status": health.status,
             "reasons": health.reasons,
             "watched": len(self.table.rows),
+            "mode": self.bot.config.mode,
+            "polled": len(self.bot.feed.polled),
+            "ages": self.freshness().all,
         }
 
     def _message(self, rows: Sequence[MarketRow], gone: Sequence[str], *, is_whole: bool = False) -> Message:
@@ -186,7 +219,23 @@ class Hub:
             del self.outcomes[next(iter(self.outcomes))]
 
     async def _recall(self) -> None:
-        """What came of earlier alerts, from the store."""
+        """What the store knows of this day, and what came of earlier alerts."""
+        today_ms = self.started_ms - self.started_ms % DAY_MS
+        found = await self.read(lambda reader: reader.signal_counts(today_ms, self.started_ms)) or {}
+        alerted = await self.read(lambda reader: reader.alerts(today_ms, limit=1_000_000, until_ms=self.started_ms))
+        earlier = Counter[tuple[str, str]]()
+        for one in alerted or ():
+            alert = decoded_alert(one.body)
+            if alert is not None:
+                earlier[alert.rule, "alerts"] += 1
+                earlier[alert.rule, "told"] += isinstance(alert, Alert)
+        for rule, count in found.items():
+            earlier[rule, "signals"] = count
+            # What was kept silent is not kept; it is every signal that was not told by itself.
+            earlier[rule, "suppressed"] = max(0, count - earlier[rule, "told"])
+        if self._day in (0, today_ms // DAY_MS):
+            self._day = today_ms // DAY_MS
+            self._counts += earlier
         since_ms = self.started_ms - OUTCOME_DAYS * DAY_MS
         for stored in await self.read(lambda reader: reader.outcomes(since_ms)) or ():
             try:
@@ -207,6 +256,16 @@ class Hub:
         except StoreError as error:
             logger.warning("the store cannot be read: %s", error)
             return None
+
+    def freshness(self) -> Freshness:
+        """How old what is known is, measured a few seconds ago at most."""
+        if self._freshness is None:
+            self._freshness = freshness_of(self.bot)
+        return self._freshness
+
+    def silence_of(self, signal: Signal) -> str:
+        """Why a signal was not told; empty where it was, or where that is forgotten."""
+        return self._silences.get(key_of(signal), "")
 
     # --- The watch --------------------------------------------------------------------------------------------------
 
@@ -242,6 +301,7 @@ class Hub:
                 bad_frames=one.bad_frames,
                 reconnects=one.reconnects,
                 refusals=one.refusals,
+                lag_ms=round(one.lag_ms, 1),
                 data_age_s=None if one.data_age_s is None else round(one.data_age_s, 2),
                 retry_in_s=None if one.retry_in_s is None else round(one.retry_in_s, 1),
                 last_error=one.last_error,
@@ -267,14 +327,51 @@ class Hub:
         end_ms = bot.engine.now_ms - bot.engine.now_ms % MINUTE_MS
         counts = bot.engine.ledger.counts(bot.watched, end_ms - 60 * MINUTE_MS, end_ms)
         return Coverage(
-            found.watched, found.covered, found.polled, bot.progress.warm, bot.gap_reasons(), TrustCount(60, counts)
+            mode=bot.config.mode.value,
+            watched=found.watched,
+            covered=found.covered,
+            polled=found.polled,
+            polled_why=served_by_rest(bot),
+            warm=bot.progress.warm,
+            classes=self._classes(),
+            ages=self.freshness(),
+            missing=bot.gap_reasons(),
+            trust=TrustCount(60, counts),
         )
 
+    def _classes(self) -> list[ClassCoverage]:
+        series, covered = self.bot.engine.book.series, set(covered_symbols(self.bot))
+        watched = Counter(one.contract.asset_class for one in series.values())
+        good = Counter(one.contract.asset_class for symbol, one in series.items() if symbol in covered)
+        return [ClassCoverage(name, count, good[name]) for name, count in watched.most_common()]
+
+    def troubled(self, count: int, minutes: int) -> list[str]:
+        """Contracts of whose last minutes some are not known, most traded first; then the others, most traded first."""
+        start_ms, end_ms = self._decided(minutes)
+        ledger = self.bot.engine.ledger
+        warm = self.bot.engine.warm
+        bad: list[str] = []
+        good: list[str] = []
+        for symbol in self.table.rows:
+            is_bad = symbol in warm and 0 in ledger.codes(symbol, start_ms, end_ms)
+            (bad if is_bad else good).append(symbol)
+        return (bad + good)[:count]
+
+    @property
+    def decided_ms(self) -> int:
+        """About minutes that opened before this one nothing is to be waited for."""
+        return self._decided(1)[1]
+
+    def _decided(self, minutes: int) -> tuple[int, int]:
+        """The last minutes about which nothing is to be waited for."""
+        decided_ms = self.bot.engine.now_ms - DECIDED_MS
+        end_ms = max(0, decided_ms - decided_ms % MINUTE_MS)
+        return max(0, end_ms - minutes * MINUTE_MS), end_ms
+
     def ledger(self, symbols: Sequence[str], minutes: int) -> LedgerPage:
-        """What is known of the last closed minutes of some symbols."""
-        now_ms, ledger = self.bot.engine.now_ms, self.bot.engine.ledger
-        end_ms = now_ms - now_ms % MINUTE_MS
-        start_ms = max(0, end_ms - minutes * MINUTE_MS)
+        """What is known of some symbols' last minutes, those left out about which the verdict is still awaited."""
+        ledger = self.bot.engine.ledger
+        start_ms, end_ms = self._decided(minutes)
         rows = [
             LedgerRow(symbol, ledger.codes(symbol, start_ms, end_ms).translate(_DIGITS).decode()) for symbol in symbols
         ]
@@ -311,14 +408,22 @@ class Hub:
             symbol in self.bot.analysis.muted,
             symbol in self.bot.pinned,
             series.source if series.is_up else "",
-            f"https://futures.mexc.com/exchange/{symbol}",
+            self._age_s(symbol),
+            self.bot.adapter.symbol_page(symbol),
         )
 
-    async def candles(self, symbol: str, timeframe: Timeframe, limit: int) -> Candles | None:
+    def _age_s(self, symbol: str) -> float | None:
+        age_ms = ages_ms(self.bot).get(symbol)
+        return None if age_ms is None else round(age_ms / 1_000, 1)
+
+    async def candles(
+        self, symbol: str, timeframe: Timeframe, limit: int, *, asks_exchange: bool = True
+    ) -> Candles | None:
         """The newest candles of a watched symbol, from memory, else the store, else the exchange; None if not watched.
 
-        The last one is the running candle where the timeframe is analysed.
+        The last one is the running candle where the timeframe is analysed. The exchange may take seconds to answer.
         """
+        count = limit + USUAL_CANDLES
         book = self.bot.engine.book
         series = book.series.get(symbol)
         if series is None:
@@ -327,24 +432,37 @@ class Hub:
         at_hand = roll_up_all(minutes, timeframe, until_ms=minutes[-1].close_time_ms) if minutes else []
         if at_hand and timeframe is not Timeframe.Min1 and minutes[0].open_time_ms > at_hand[0].open_time_ms:
             at_hand = at_hand[1:]  # its first minutes are not at hand
-        if len(at_hand) < limit:
-            known = {one.open_time_ms: one for one in await self._older(symbol, timeframe, limit)}
+        if len(at_hand) < count:
+            since_ms = at_hand[0].open_time_ms if at_hand else None
+            known = {
+                one.open_time_ms: one for one in await self._older(symbol, timeframe, count, since_ms, asks_exchange)
+            }
             at_hand = [one for _, one in sorted((known | {one.open_time_ms: one for one in at_hand}).items())]
-        usual = [one.turnover for one in at_hand[-limit:]]
         series = book.series.get(symbol)
+        if series is not None and timeframe is Timeframe.Min1:
+            last_ms = at_hand[-1].open_time_ms if at_hand else 0
+            at_hand += [one for one in book.settling_candles(series) if one.open_time_ms > last_ms]
         if series is not None and series.running is not None and timeframe in ANALYSED_TIMEFRAMES:
             running = book.running_candle(series, timeframe)
             at_hand = [one for one in at_hand if one.open_time_ms < running.open_time_ms] + [running]
-        return Candles(symbol, timeframe, fmean(usual) if usual else None, at_hand[-limit:])
+        return Candles(symbol, timeframe, at_hand[-limit:], usual_turnover(at_hand, limit))
 
-    async def _older(self, symbol: str, timeframe: Timeframe, limit: int) -> list[Candle]:
-        stored = await self.read(lambda reader: reader.newest_candles(symbol, timeframe, limit))
-        if stored is not None and len(stored) >= limit:
-            return stored
+    async def _older(
+        self, symbol: str, timeframe: Timeframe, limit: int, since_ms: int | None, asks_exchange: bool
+    ) -> list[Candle]:
+        """Candles from before ``since_ms``, which is at hand, and maybe some after it."""
         kept = self._candles.get((symbol, timeframe))
         now_s = self.bot.clock.monotonic()
-        if kept is not None and now_s - kept[0] < CANDLES_FRESH_S:
-            return kept[1]
+        if kept is not None:
+            last_ms = kept[1][-1].close_time_ms if kept[1] else 0
+            if now_s - kept[0] < CANDLES_FRESH_S or (since_ms is not None and last_ms >= since_ms):
+                return kept[1]
+        stored = await self.read(lambda reader: reader.newest_candles(symbol, timeframe, limit))
+        if stored is not None and len(stored) >= limit:
+            self._remember(symbol, timeframe, stored)
+            return stored
+        if not asks_exchange:
+            return list(stored or ())
         bot = self.bot
         end_ms = bot.feed.now_ms()
         start_ms = max(0, end_ms - min(limit, bot.adapter.limits.max_candles_per_request) * timeframe.milliseconds)
@@ -355,11 +473,18 @@ class Hub:
         except (ExchangeError, TimeoutError) as error:
             logger.info("candles of %s for a page cannot be read: %s", symbol, error or "it takes too long")
             return list(stored or ())
-        found = [one for one in history.candles if one.close_time_ms <= end_ms]
-        self._candles[symbol, timeframe] = now_s, found
+        found = _with_quiet_ones(history, timeframe, end_ms)
+        # What was kept knows better how a candle came about; the exchange knows more of them.
+        known = {one.open_time_ms: one for one in found} | {one.open_time_ms: one for one in stored or ()}
+        found = [one for _, one in sorted(known.items())]
+        self._remember(symbol, timeframe, found)
+        return found
+
+    def _remember(self, symbol: str, timeframe: Timeframe, candles: list[Candle]) -> None:
+        self._candles.pop((symbol, timeframe), None)
+        self._candles[symbol, timeframe] = self.bot.clock.monotonic(), candles
         if len(self._candles) > CANDLES_KEPT:
             del self._candles[next(iter(self._candles))]
-        return found
 
     def trades(self, symbol: str) -> TradesFlow:
         """The trades of the last hour's minutes, where they are subscribed."""
@@ -384,6 +509,20 @@ class Hub:
 
     def scores(self) -> list[Score]:
         return scorecard(self.outcomes.values(), self.bot.engine.now_ms)
+
+    async def try_rule(self, rule: Rule) -> RuleTrial:
+        """How often a rule would have told something in the last day.
+
+        Raises:
+            TrialRunning: another one is being tried.
+            ConfigurationError: nothing can be said, and why.
+        """
+        if not self.has_store:
+            raise ConfigurationError("store.enabled", False, f"true: {NOTHING_KEPT}")
+        if self._trying.locked():
+            raise TrialRunning
+        async with self._trying:
+            return await try_rule(rule, self.config_file)
 
     def rules(self) -> list[RuleRecord]:
         analysis, now_ms = self.bot.analysis, self.bot.engine.now_ms
@@ -414,6 +553,48 @@ class Hub:
                 )
             )
         return records
+
+
+def _with_quiet_ones(history: CandleHistory, timeframe: Timeframe, end_ms: int) -> list[Candle]:
+    """What the exchange said of closed candles; those without a trade, which it leaves out, are drawn flat."""
+    found: list[Candle] = []
+    for candle in history.candles:
+        if candle.close_time_ms > end_ms:
+            break
+        if found:
+            last = found[-1]
+            found += [
+                msgspec.structs.replace(
+                    flat_candle(history.symbol, open_time_ms, last.close, Finality.REST, Trust.VERIFIED),
+                    timeframe=timeframe,
+                )
+                for open_time_ms in range(last.close_time_ms, candle.open_time_ms, timeframe.milliseconds)
+            ]
+        found.append(candle)
+    return found
+
+
+def key_of(signal: Signal) -> SignalKey:
+    """What tells a signal from all others."""
+    return (
+        signal.rule,
+        signal.detector,
+        signal.symbol,
+        signal.timeframe,
+        signal.open_time_ms,
+        signal.is_running,
+        signal.event_time_ms,
+    )
+
+
+def decoded_alert(body: bytes) -> Alert | MarketAlert | None:
+    """An alert as the store has it; None for one that cannot be read."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(body, type=Alert)
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(body, type=MarketAlert)
+    logger.warning("an alert that was kept cannot be read and is left out")
+    return None
 
 
 def record_of(alert: Alert | MarketAlert) -> AlertRecord:

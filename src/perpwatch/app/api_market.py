@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 import msgspec
 
 from perpwatch.app.bot import Bot
+from perpwatch.app.freshness import ages_ms
 from perpwatch.market.candles import Series
 from perpwatch.market.ledger import CODES
-from perpwatch.model import MINUTE_MS, Candle, Trust
+from perpwatch.model import MINUTE_MS, AssetClass, Candle, RunningCandle, Trust
 
 #: Minutes that make up what is usual, and how many of them must be known.
 USUAL_MINUTES, USUAL_NEEDED = 60, 20
 #: Minutes over which moves and changes of open interest are told.
 MOVES = (1, 5, 15, 60)
+#: Ages are told in steps of so many seconds: a stream that delivers stands at 0 and costs no message.
+AGE_STEP_S = 5
+#: Ages are measured at every so-manieth tick.
+AGE_TICKS = 3
 #: Symbols whose usual figures are renewed in one tick; a thousand take four.
 RENEWED_PER_TICK = 300
 
@@ -51,6 +56,8 @@ class MarketRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     known: float  # share of the last sixty minutes about which something is known
     trust: Trust  # of the last closed minute
     is_live: bool  # its candles are streamed at this moment
+    age_s: int | None  # since the moment up to which everything about it is known, in whole steps of 5
+    asset_class: AssetClass
 
 
 FIELDS = MarketRow.__struct_fields__
@@ -60,7 +67,7 @@ FIELDS = MarketRow.__struct_fields__
 class _Past:
     """What a symbol's closed minutes say."""
 
-    state: tuple[int, int, int] = (-1, 0, 0)  # the minute it was made in, the newest closed one, how many there were
+    state: tuple[int, ...] = ()  # the minute it was made in, the newest closed one, how many there were, and settling
     closes: tuple[float | None, ...] = (None,) * len(MOVES)
     last_turnover: float = 0.0
     usual_ms: int = -1
@@ -81,6 +88,8 @@ class MarketTable:
         self._bot = bot
         self._past: dict[str, _Past] = {}
         self._next = 0  # whose usual figures are renewed next
+        self._ages: dict[str, int] = {}  # seconds
+        self._updates = 0
 
     def update(self) -> tuple[list[MarketRow], list[str]]:
         """Bring the rows up to date.
@@ -92,6 +101,10 @@ class MarketTable:
         now_ms = engine.now_ms
         symbols = [symbol for symbol in self._bot.watched if symbol in engine.book.series]
         self._renew(symbols, now_ms)
+        if self._updates % AGE_TICKS == 0:
+            step_ms = 1_000 * AGE_STEP_S
+            self._ages = {symbol: AGE_STEP_S * (age // step_ms) for symbol, age in ages_ms(self._bot).items()}
+        self._updates += 1
         changed, rows = [], {}
         for symbol in symbols:
             row = self._row(engine.book.series[symbol], now_ms)
@@ -112,12 +125,18 @@ class MarketTable:
             past = self._past[symbol] = _Past()
         minutes = series.minutes
         opened_ms = now_ms - now_ms % MINUTE_MS
-        state = opened_ms, minutes[-1].open_time_ms if minutes else 0, len(minutes)
+        settling = series.settling
+        last_ms = minutes[-1].open_time_ms if minutes else 0
+        state = opened_ms, last_ms, len(minutes), len(settling), series.next_minute_ms
         if state != past.state:
             past.state = state
-            past.closes = tuple(_close_of(minutes, opened_ms - back * MINUTE_MS) for back in MOVES)
+            past.closes = tuple(_close_of(series, opened_ms - back * MINUTE_MS) for back in MOVES)
             last = _minute_of(minutes, opened_ms - MINUTE_MS)
-            past.last_turnover = last.turnover if last is not None else 0.0
+            ended = _ended(series, opened_ms - MINUTE_MS)
+            if last is not None:
+                past.last_turnover = last.turnover
+            else:
+                past.last_turnover = contract.turnover(ended.contracts, ended.amount) if ended is not None else 0.0
         ticker, running = self._bot.engine.ticker(symbol), series.running
         is_running = running is not None and running.open_time_s * 1_000 >= opened_ms
         if running is not None and is_running:
@@ -156,6 +175,8 @@ class MarketTable:
             past.known,
             past.trust,
             series.is_up,
+            self._ages.get(symbol),
+            contract.asset_class,
         )
 
     def _renew(self, symbols: list[str], now_ms: int) -> None:
@@ -190,9 +211,23 @@ def _minute_of(minutes: Sequence[Candle], open_time_ms: int) -> Candle | None:
     return None
 
 
-def _close_of(minutes: Sequence[Candle], open_time_ms: int) -> float | None:
-    minute = _minute_of(minutes, open_time_ms)
-    return minute.close if minute is not None else None
+def _ended(series: Series, open_time_ms: int) -> RunningCandle | None:
+    """A minute that has ended and is not closed yet."""
+    return next((one for one, _ in series.settling if one.open_time_s * 1_000 == open_time_ms), None)
+
+
+def _close_of(series: Series, open_time_ms: int) -> float | None:
+    """Where a minute closed, or will have closed for all that is known of it so far."""
+    minute = _minute_of(series.minutes, open_time_ms)
+    if minute is not None:
+        return minute.close
+    ended = _ended(series, open_time_ms)
+    if ended is not None:
+        return ended.close
+    # Nothing was pushed for it, and whether that means that nobody traded is not decided yet.
+    last = series.minutes[-1] if series.minutes else None
+    is_open = last is not None and series.next_minute_ms <= open_time_ms == last.close_time_ms
+    return last.close if last is not None and is_open else None
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

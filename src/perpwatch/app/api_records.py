@@ -9,8 +9,10 @@ import msgspec
 from perpwatch.alert.outcomes import Excursion, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.api_market import MarketRow
+from perpwatch.app.freshness import Freshness
 from perpwatch.app.health import Health
-from perpwatch.model import Candle, Contract, Direction, Signal, Timeframe, Trust
+from perpwatch.app.usual import UsualTurnover
+from perpwatch.model import AssetClass, Candle, Contract, Direction, Signal, Timeframe, Trust
 
 
 class ServedBy(enum.StrEnum):
@@ -42,14 +44,15 @@ class SymbolDetail(msgspec.Struct, frozen=True):
     is_muted: bool
     is_pinned: bool
     source: str  # the connection that streams its candles; empty for none
+    age_s: float | None  # since the moment up to which everything about it is known
     exchange_url: str  # the contract's page at the exchange
 
 
 class Candles(msgspec.Struct, frozen=True):
     symbol: str
     timeframe: Timeframe
-    usual_turnover: float | None  # mean of the closed candles shown, quote coin
     candles: list[Candle]  # oldest first; the last one may be open
+    usual: list[UsualTurnover | None]  # for each candle, from those before it; null where too few are known
 
 
 class MinuteTrades(msgspec.Struct, frozen=True):
@@ -76,6 +79,7 @@ class ConnectionRecord(msgspec.Struct, frozen=True):
     bad_frames: int
     reconnects: int
     refusals: int
+    lag_ms: float  # mean of its frames above the quickest
     data_age_s: float | None
     retry_in_s: float | None
     last_error: str | None
@@ -110,11 +114,21 @@ class TrustCount(msgspec.Struct, frozen=True):
     counts: dict[Trust, int]  # contracts times minutes
 
 
+class ClassCoverage(msgspec.Struct, frozen=True):
+    asset_class: AssetClass
+    watched: int
+    covered: int
+
+
 class Coverage(msgspec.Struct, frozen=True):
+    mode: str  # of the feed: websocket, rest, dual
     watched: int
     covered: int  # their candles are known good at this moment
     polled: int  # by REST
+    polled_why: dict[str, int]  # how many of them for which reason
     warm: int
+    classes: list[ClassCoverage]  # the largest first
+    ages: Freshness  # how old what is known is
     missing: dict[str, str]  # why minutes of a contract are missing just now
     trust: TrustCount  # of the last hour
 
@@ -171,7 +185,7 @@ class RuleRecord(msgspec.Struct, frozen=True):
     text: str
     is_tag: bool
     is_paused: bool
-    signals_today: int  # UTC, since the start of the program at most
+    signals_today: int  # UTC; with a store also before this run of the program
     alerts_today: int
     suppressed_today: int
     budget: str  # in words

@@ -20,7 +20,16 @@ from perpwatch.errors import ConfigurationError
 SPAN = "2d"
 MAX_SECONDS = 180.0
 
+NOTHING_KEPT = "a rule is tried on the past that a watch has kept, and nothing is kept here"
+
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class TrialRunning(Exception):
+    """One rule is tried at a time, because it takes a processor."""
+
+    def __str__(self) -> str:
+        return "another rule is being tried; this takes a while, try again when it is done"
 
 
 def to_toml(rule: Rule) -> str:

@@ -99,16 +99,19 @@ class Coverage:
 
 
 def coverage_of(bot: Bot) -> Coverage:
+    """How many contracts are watched, covered and read by REST."""
+    return Coverage(len(bot.engine.book.series), len(covered_symbols(bot)), len(bot.feed.polled))
+
+
+def covered_symbols(bot: Bot) -> list[str]:
     """Contracts with a stream that is up, or whose minutes were read by REST a short while ago."""
-    book, polled = bot.engine.book, set(bot.feed.polled)
+    polled = set(bot.feed.polled)
     oldest_ms = bot.engine.now_ms - POLLED_FRESH_MS
-    covered = 0
-    for symbol, series in book.series.items():
-        if series.is_up:
-            covered += 1
-        elif symbol in polled:
-            covered += bool(series.minutes) and series.minutes[-1].close_time_ms >= oldest_ms
-    return Coverage(len(book.series), covered, len(polled))
+    return [
+        symbol
+        for symbol, series in bot.engine.book.series.items()
+        if series.is_up or (symbol in polled and bool(series.minutes) and series.minutes[-1].close_time_ms >= oldest_ms)
+    ]
 
 
 class Metrics:

@@ -638,6 +638,10 @@ class CandleBook:
 
     # --- Running candles --------------------------------------------------------------------------------------------
 
+    def settling_candles(self, series: Series) -> list[Candle]:
+        """The minutes that have ended and are not closed yet, as far as they were pushed; oldest first."""
+        return [self._final(series, one, Finality.OPEN, Trust.STREAMED) for one, _ in series.settling]
+
     def running_candle(self, series: Series, timeframe: Timeframe) -> Candle:
         """The candle of ``timeframe`` that is being formed, from its ended minutes and the running one."""
         assert series.running is not None

@@ -101,6 +101,13 @@ class Reader:
         with self._database.reading() as connection:
             return [_signal(row._mapping) for row in reversed(connection.execute(query).all())]
 
+    def signal_counts(self, since_ms: int, until_ms: int) -> dict[str, int]:
+        """How many signals of each rule fired at or after an exchange time, and before another."""
+        time, rule = schema.signals.c.event_time_ms, schema.signals.c.rule
+        query = select(rule, func.count()).where(time >= since_ms, time < until_ms).group_by(rule)
+        with self._database.reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def alerts(
         self, since_ms: int = 0, symbol: str | None = None, limit: int = 1_000, until_ms: int | None = None
     ) -> list[Alerted]:

@@ -25,7 +25,8 @@ from perpwatch.app.api_hub import Hub
 from perpwatch.app.api_security import Access, Gate
 from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config
-from perpwatch.app.dashboard.pages import PAGES, show
+from perpwatch.app.dashboard.frame import show
+from perpwatch.app.dashboard.pages import PAGES
 from perpwatch.app.dashboard_config import DashboardConfig
 from perpwatch.app.engine import Step
 from perpwatch.app.health import Monitor
