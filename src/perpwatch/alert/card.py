@@ -72,7 +72,10 @@ def card_of(
     """
     title = title_of(notice, texts)
     if notice.alert is not None:
-        lines, footer = _alert_lines(notice, notice.alert, texts, zone, score), _footer(notice.alert, texts, zone)
+        lines, footer = (
+            _alert_lines(notice, notice.alert, texts, zone, score),
+            _footer(notice, notice.alert, texts, zone),
+        )
     elif notice.market is not None:
         market = notice.market
         lines, footer = _market_lines(market, texts), _moment(market.time_ms, zone)
@@ -91,7 +94,7 @@ def digest_of(notices: Sequence[Notice], texts: Texts = EN, zone: datetime.tzinf
     ranked = sorted(newest.values(), key=_rank, reverse=True)
     title = f"◆ {texts.counted(texts.title_digest, len(ranked))}"
     first = next((one.alert for one in ranked if one.alert is not None), None)
-    if first is not None and (move := _move(first.signal)) is not None:
+    if first is not None and (move := move_of(first.signal)) is not None:
         symbol = _short_symbol(first.symbol)
         title = _fitted(title, [texts.title_most.format(symbol=symbol, move=texts.percent(move))])
     lines = [
@@ -136,7 +139,7 @@ def _alert_title(head: str, alert: Alert, texts: Texts) -> tuple[str, list[str],
     signal = alert.signal
     figures = {reason.name: reason.value for reason in _sound(signal)}
     parts: list[str] = []
-    move = _move(signal)
+    move = move_of(signal)
     if move is not None:
         span = texts.span(signal.timeframe.minutes)
         head += f" {texts.title_move.format(move=texts.percent(move), span=span)}"
@@ -156,7 +159,7 @@ def _alert_title(head: str, alert: Alert, texts: Texts) -> tuple[str, list[str],
 
 
 def _development_title(head: str, alert: Alert, development: Development, texts: Texts) -> tuple[str, list[str], str]:
-    before, now, best = _moves(alert, development)
+    before, now, best = moves(alert, development)
     if before is None:
         head += f" {texts.percent(now)}"
     else:
@@ -167,13 +170,13 @@ def _development_title(head: str, alert: Alert, development: Development, texts:
     return head, parts, ", "
 
 
-def _moves(alert: Alert, development: Development) -> tuple[float | None, float, float]:
+def moves(alert: Alert, development: Development) -> tuple[float | None, float, float]:
     """The move as it was told, the one by now and the furthest, all from the price before it began, in percent.
 
     Where no move was told they are counted from the alert's price, and the first is None.
     """
     sign = -1.0 if alert.signal.direction is Direction.DOWN else 1.0
-    told = _move(alert.signal)
+    told = move_of(alert.signal)
     start = 1.0 + (told or 0.0) / 100.0
     now, best = (100.0 * (start * (1.0 + change) - 1.0) for change in (development.change, sign * development.best))
     return told, now, best
@@ -201,10 +204,10 @@ def _alert_lines(
 
 
 def _development_lines(alert: Alert, development: Development, texts: Texts) -> list[str]:
-    _, now, best = _moves(alert, development)
+    _, now, best = moves(alert, development)
     span = texts.duration(max(60.0, (development.time_ms - alert.time_ms) / 1_000.0))
     figures = {"span": span, "best": texts.percent(best), "price": texts.price_text(development.price)}
-    if _move(alert.signal) is None:
+    if move_of(alert.signal) is None:
         lines = [texts.developed_no_move.format(change=texts.percent(now), **figures)]
     else:
         lines = [texts.developed.format(now=texts.percent(now), **figures)]
@@ -244,9 +247,11 @@ def _record(score: Score, texts: Texts) -> str:
     return line
 
 
-def _footer(alert: Alert, texts: Texts, zone: datetime.tzinfo) -> str:
+def _footer(notice: Notice, alert: Alert, texts: Texts, zone: datetime.tzinfo) -> str:
     signal = alert.signal
     parts = [texts.trusts[signal.trust]]
+    if notice.asset_class is not None and notice.asset_class in texts.classes:
+        parts.insert(0, texts.classes[notice.asset_class])
     figures = {reason.name: reason.value for reason in _sound(signal)}
     if signal.is_running and "turnover_ratio" in figures:
         parts.append(texts.running)
@@ -456,7 +461,7 @@ def _rank(notice: Notice) -> tuple[int, int, float, int]:
 # --- Pieces -----------------------------------------------------------------------------------------------------------
 
 
-def _move(signal: Signal) -> float | None:
+def move_of(signal: Signal) -> float | None:
     """The move that is the signal's news, in percent."""
     for reason in _sound(signal):
         if reason.name in ("move", "rise"):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perpwatch.figures import MINUS, percent_text, price_text, times_text
-from perpwatch.model import Trust
+from perpwatch.model import AssetClass, Trust
 
 
 class Language(enum.StrEnum):
@@ -117,6 +117,10 @@ class Texts:
     running: str
     page: str
 
+    # Picture
+    volume_word: str
+    usual_word: str
+
     # The watch itself
     began: str
     lasted: str
@@ -129,6 +133,7 @@ class Texts:
     details: dict[str, str]  # by name of Detail
 
     trusts: dict[Trust, str]
+    classes: dict[AssetClass, str]  # all but coins
     parts: dict[str, str]  # of a score, by what the model calls them
 
     def number(self, text: str) -> str:
@@ -274,6 +279,8 @@ EN = Texts(
     latency="seen {latency} after the exchange",
     running="candle still open",
     page="{symbol} at {exchange}",
+    volume_word="Volume",
+    usual_word="usual",
     began="since {time}",
     lasted="It lasted {duration}",
     repaired=("{count} contract minute was read back", "{count} contract minutes were read back"),
@@ -332,6 +339,14 @@ EN = Texts(
         Trust.REPAIRED: "data read back after a gap",
         Trust.QUIET: "no trades, and a witness says so",
         Trust.UNKNOWN: "data not known good",
+    },
+    classes={
+        AssetClass.STOCK: "a stock",
+        AssetClass.INDEX: "an index",
+        AssetClass.METAL: "a metal",
+        AssetClass.COMMODITY: "a commodity",
+        AssetClass.FX: "a currency pair",
+        AssetClass.OTHER: "not a coin",
     },
     parts={
         "volume": "volume",
@@ -432,6 +447,8 @@ RU = Texts(
     latency="замечено через {latency} после биржи",
     running="свеча ещё открыта",
     page="{symbol} на {exchange}",
+    volume_word="Объём",
+    usual_word="обычно",
     began="с {time}",
     lasted="Длилось {duration}",
     repaired=("{count} минута прочитана заново", "{count} минуты прочитаны заново", "{count} минут прочитано заново"),
@@ -490,6 +507,14 @@ RU = Texts(
         Trust.REPAIRED: "данные прочитаны после разрыва",
         Trust.QUIET: "сделок нет, и это подтверждено",
         Trust.UNKNOWN: "данные ненадёжны",
+    },
+    classes={
+        AssetClass.STOCK: "акция",
+        AssetClass.INDEX: "индекс",
+        AssetClass.METAL: "металл",
+        AssetClass.COMMODITY: "сырьё",
+        AssetClass.FX: "валютная пара",
+        AssetClass.OTHER: "не монета",
     },
     parts={
         "volume": "объём",

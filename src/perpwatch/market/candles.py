@@ -650,6 +650,16 @@ class CandleBook:
             return minute
         return roll_up([*self._ended_in_bucket(series, timeframe), minute], timeframe)
 
+    def minutes_so_far(self, series: Series) -> list[Candle]:
+        """All minutes at hand, oldest first: closed ones, those about to be closed, and the running one."""
+        minutes = list(series.minutes)
+        for settling, _ in series.settling:
+            if settling.open_time_s * 1_000 >= series.next_minute_ms:
+                minutes.append(self._final(series, settling, Finality.SUCCESSOR, Trust.STREAMED))
+        if series.running is not None:
+            minutes.append(self._final(series, series.running, Finality.OPEN, Trust.STREAMED))
+        return minutes
+
     def ended_turnover(self, series: Series, timeframe: Timeframe) -> float:
         """Turnover of the ended minutes in the bucket of ``timeframe`` that the running minute belongs to."""
         if timeframe is _MIN1:

@@ -1,0 +1,150 @@
+"""Pictures drawn in a process of their own, so that the feed never waits for one.
+
+Drawing takes some 50 ms of Python, most of it with the interpreter's lock held, and matplotlib takes 60 MB: in a thread
+it would hold up the event loop for several milliseconds at a time (``benchmarks/card.py`` measures both ways). The
+process is asked through its standard input and ends with it, so that none is left behind, however the watch ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import struct
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from perpwatch.alert.chart import Chart
+
+logger = logging.getLogger(__name__)
+
+#: A card does not wait longer for its picture.
+DEADLINE_S = 2.0
+#: Reading matplotlib takes a second or two, and more on a machine that is busy.
+START_S = 30.0
+#: Below the watch, which must not be late.
+NICENESS = 5
+
+_LENGTH = struct.Struct("<I")
+
+
+class _Answer(msgspec.Struct, frozen=True, array_like=True):
+    picture: bytes
+    error: str = ""
+
+
+class Painter:
+    """Draws charts one after the other. Call :meth:`start` early: the first picture waits for the process.
+
+    Args:
+        deadline_s: after this a card goes without its picture.
+    """
+
+    def __init__(self, deadline_s: float = DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Start the process and wait until it can draw; a failure is logged, and the next picture tries again."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(START_S):
+                    await self._started()
+            except (OSError, EOFError, TimeoutError) as error:
+                logger.warning("no pictures for now: %s", str(error) or type(error).__name__)
+                await self._stop()
+
+    async def draw(self, chart: Chart) -> bytes | None:
+        """A PNG; None where none could be drawn in time, and the reason is logged."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self._deadline_s if self._process is not None else START_S):
+                    answer = await self._ask(chart)
+            except (OSError, EOFError, TimeoutError) as error:
+                logger.warning("a card of %s has no picture: %s", chart.symbol, str(error) or type(error).__name__)
+                await self._stop()
+                return None
+            except asyncio.CancelledError:
+                # An answer that nobody took would be the next one's.
+                await self._stop()
+                raise
+        if answer.error:
+            logger.warning("a card of %s has no picture: %s", chart.symbol, answer.error)
+            return None
+        return answer.picture
+
+    async def close(self) -> None:
+        """End the process."""
+        async with self._turn:
+            await self._stop()
+
+    async def _ask(self, chart: Chart) -> _Answer:
+        process = await self._started()
+        assert process.stdin is not None
+        body = msgspec.msgpack.encode(chart)
+        process.stdin.write(_LENGTH.pack(len(body)) + body)
+        await process.stdin.drain()
+        return await _read_answer(process)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                __name__,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the watch, which ends it in its own time
+            )
+            await _read_answer(self._process)  # it greets when it can draw
+        return self._process
+
+    async def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            process.kill()
+        if process.stdin is not None:
+            process.stdin.close()
+        await process.wait()
+
+
+async def _read_answer(process: asyncio.subprocess.Process) -> _Answer:
+    assert process.stdout is not None
+    (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+    return msgspec.msgpack.decode(await process.stdout.readexactly(length), type=_Answer)
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Draw what is asked for until nobody asks any more."""
+    from perpwatch.alert.drawing import draw  # matplotlib, which only this process reads
+
+    def answer(one: _Answer) -> None:
+        body = msgspec.msgpack.encode(one)
+        answers.write(_LENGTH.pack(len(body)) + body)
+        answers.flush()
+
+    answer(_Answer(b""))
+    while len(head := requests.read(_LENGTH.size)) == _LENGTH.size:
+        body = requests.read(*_LENGTH.unpack(head))
+        try:
+            answer(_Answer(draw(msgspec.msgpack.decode(body, type=Chart))))
+        except BrokenPipeError:
+            return
+        except Exception as error:  # whatever matplotlib does not like costs one picture
+            answer(_Answer(b"", f"{type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    os.nice(NICENESS)
+    serve(sys.stdin.buffer, sys.stdout.buffer)
