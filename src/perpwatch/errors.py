@@ -87,12 +87,21 @@ class DeliveryFailed(DeliveryError):
     Attributes:
         retry_after_s: what the channel asked us to wait, None when it did not say.
         is_whole_service: the wait is for all chats of the service, not for this one alone.
+        may_be_shown: no answer came, so that the message may have arrived; False where it surely has not.
     """
 
-    def __init__(self, reason: str, *, retry_after_s: float | None = None, is_whole_service: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after_s: float | None = None,
+        is_whole_service: bool = False,
+        may_be_shown: bool = True,
+    ) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
         self.is_whole_service = is_whole_service
+        self.may_be_shown = may_be_shown
 
 
 class DeliveryRefused(DeliveryError):

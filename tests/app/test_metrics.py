@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -12,11 +13,19 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 from watched_bots import event, run_watched
 
+from perpwatch.alert.routing import Route
+from perpwatch.alert.senders.console import ConsoleSender
+from perpwatch.alert.turns import Turns
+from perpwatch.app.alerts_config import AlertsConfig
+from perpwatch.app.delivery import Deliveries
 from perpwatch.app.health import Monitor
+from perpwatch.app.histogram import Histogram
 from perpwatch.app.messages import Dispatcher
-from perpwatch.app.metrics import REASONS, Histogram, reason_class
+from perpwatch.app.metrics import REASONS, reason_class
+from perpwatch.app.telling import TextCards
 from perpwatch.errors import ConnectionFailed, ConnectionLost, ExchangeError, StaleConnection
 from perpwatch.model import Trust
 from perpwatch.sim import Faults
@@ -66,6 +75,9 @@ def test_the_page_names_every_metric_with_its_type_and_labels_and_no_other() -> 
     pages: list[dict[str, Metric]] = []
 
     async def visit(monitor: Monitor) -> None:
+        senders = {"terminal": ConsoleSender(Console(file=io.StringIO()), Turns.unlimited())}
+        cards = TextCards(AlertsConfig())
+        monitor.metrics.deliveries = Deliveries(senders, {"terminal": Route()}, cards, monitor.bot.clock, lambda: 0.5)
         await asyncio.sleep(100)
         pages.append(scraped(monitor))
 

@@ -141,6 +141,7 @@ async def test_a_delivery_comes_back_as_it_was_and_the_last_word_about_it_wins(d
         state=DeliveryState.SENT,
         why="HTTP 503",
         attempts=2,
+        is_doubtful=True,
         not_before_ms=at(2),
         digest="digest:1",
         receipt="-100:17",

@@ -183,6 +183,8 @@ CHANNELS: dict[str, type[ChannelConfig]] = {
     "webhook": WebhookChannel,
     "apprise": AppriseChannel,
 }
+#: Those that tell nobody beyond the machine that the program runs on.
+LOCAL_CHANNELS = (ConsoleChannel, DesktopChannel)
 
 
 def _check_name(name: str) -> str:

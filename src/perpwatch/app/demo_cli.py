@@ -10,11 +10,13 @@ from typing import Annotated
 import msgspec
 import typer
 
+from perpwatch.app.alerts_config import LOCAL_CHANNELS
 from perpwatch.app.config import Config, load_config
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
 from perpwatch.app.health import watch_over
 from perpwatch.app.printing import ConfigOption, console
 from perpwatch.app.runner import run_program
+from perpwatch.app.telling import telling
 from perpwatch.app.view import Outlet, SignalFormat
 from perpwatch.app.watch_cli import DashboardOption, DurationOption, SignalFormatOption, pages_of, with_pages
 from perpwatch.errors import ConfigurationError
@@ -79,6 +81,12 @@ def _loop(speed: float) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop() if speed == 1.0 else ScaledLoop(speed)
 
 
+def without_people(config: Config) -> Config:
+    """The same settings without the channels that reach beyond this machine: a market that is made up is no news."""
+    local = {name: one for name, one in config.alerts.channels.items() if isinstance(one, LOCAL_CHANNELS)}
+    return config.model_copy(update={"alerts": config.alerts.model_copy(update={"channels": local})})
+
+
 async def _run_demo(config: Config, duration_s: float | None, options: DemoOptions, form: SignalFormat) -> None:
     outlet = Outlet(config, form, console, options.speed)
     async with serve_exchange(options) as server:
@@ -89,6 +97,7 @@ async def _run_demo(config: Config, duration_s: float | None, options: DemoOptio
         async with (
             demo_bot(config, server, outlet.on_step) as (bot, get),
             watch_over(bot, health, get) as monitor,
+            telling(bot, without_people(config), monitor, None, None),
             pages_of(bot, monitor, config, title, is_demo=True, speed=options.speed) as address,
         ):
             if address:

@@ -246,7 +246,7 @@ class Monitor:
         self.metrics = metrics
         self.watch = OperationalWatch(thresholds)
         self.server: HealthServer | None = None  # where the report is served
-        self._on_alert = on_alert
+        self.on_alert = on_alert
         self._started_s = bot.clock.monotonic()
         self._counts: deque[_Counts] = deque()
         self._paces: dict[str, _Pace] = {}
@@ -275,7 +275,7 @@ class Monitor:
         for alert in alerts:
             self.metrics.note_operational(alert)
             logger.log(logging.WARNING if alert.phase is Phase.START else logging.INFO, "%s", alert.text)
-            self._on_alert(alert)
+            self.on_alert(alert)
         return snapshot
 
     def report(self) -> Health:

@@ -7,7 +7,7 @@ A minute and what the ledger says of it are written together, so that after a cr
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -78,13 +78,15 @@ class Keeper:
 
     def __init__(self, engine: Engine, reader: Reader, writer: Writer, *, is_history_kept: bool = True) -> None:
         self._engine = engine
-        self._reader = reader
-        self._writer = writer
+        self.reader = reader
+        self.writer = writer
         self._is_history_kept = is_history_kept
         self._hours: dict[tuple[str, int], bytearray] = {}  # the ledger as the store has it: symbol, hour
         self._contracts: dict[str, Contract] = {}  # as the store has them
         self._compared_ms = 0
         self._compared: dict[str, tuple[int, bytes]] = {}  # what the ledger was then: first minute, codes
+        #: What is to be stored together with an alert: who is to be told of it.
+        self.beside: Callable[[Alert | MarketAlert], Sequence[Record]] = lambda alert: ()
 
     # --- Start ------------------------------------------------------------------------------------------------------
 
@@ -97,10 +99,10 @@ class Keeper:
             StoreError: the store cannot be read.
         """
         ledger = self._engine.ledger
-        for contract in self._reader.contracts():
+        for contract in self.reader.contracts():
             self._contracts[contract.symbol] = contract
         minutes, newest_ms = 0, 0
-        for hour in self._reader.ledger(now_ms - ledger.minutes * MINUTE_MS, now_ms + HOUR_MS):
+        for hour in self.reader.ledger(now_ms - ledger.minutes * MINUTE_MS, now_ms + HOUR_MS):
             self._hours[hour.symbol, hour.hour_ms] = bytearray(hour.codes)
             ledger.restore(hour.symbol, hour.hour_ms, hour.codes.translate(_EMPTY_IS_VERIFIED))
             minutes += 60 - hour.codes.count(_UNKNOWN)
@@ -109,7 +111,7 @@ class Keeper:
 
     def recall(self, key: str) -> bytes | None:
         """What was remembered under a key: of the policy, a detector, a limit."""
-        state = self._reader.state(key)
+        state = self.reader.state(key)
         return state.value if state else None
 
     def restore_alerts(self, now_ms: int) -> None:
@@ -121,13 +123,21 @@ class Keeper:
                 analysis.desk.restore(state)
             except ValueError as error:
                 logger.warning("%s; what was told of late is taken from the alerts themselves", error)
-        recent = _decoded(self._reader.alerts(now_ms - FOLLOWED_MS))
-        analysis.remember(alert for alert in recent if isinstance(alert, Alert))
+        analysis.remember(self.followed_alerts(now_ms))
+
+    def followed_alerts(self, now_ms: int) -> list[Alert]:
+        """What was told of single symbols and may not have come to an end, oldest first.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        recent = _decoded(self.reader.alerts(now_ms - FOLLOWED_MS))
+        return [alert for alert in recent if isinstance(alert, Alert)]
 
     def past(self, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
         """Candles of a symbol that open within the window, oldest first; none when the store cannot be read."""
         try:
-            return self._reader.candles(symbol, timeframe, start_ms, end_ms)
+            return self.reader.candles(symbol, timeframe, start_ms, end_ms)
         except StoreError as error:
             logger.warning("the past of %s cannot be read: %s", symbol, error)
             return []
@@ -256,25 +266,26 @@ class Keeper:
 
     def _put(self, records: list[Record], touched: set[tuple[str, int]]) -> None:
         records += [LedgerHour(*key, bytes(self._hours[key])) for key in sorted(touched)]
-        self._writer.put_now(*records)
+        self.writer.put_now(*records)
 
     # --- What is told and remembered --------------------------------------------------------------------------------
 
     def alert(self, alert: Alert | MarketAlert, states: Mapping[str, bytes] | None = None) -> None:
-        """Store an alert together with the states that must not forget it: the policy's."""
+        """Store an alert together with the states that must not forget it, and with who is to be told."""
         symbol = alert.symbol if isinstance(alert, Alert) else ""
         records: list[Record] = [Alerted(alert.key, alert.time_ms, symbol, msgspec.json.encode(alert))]
         records += [State(key, value, alert.time_ms) for key, value in (states or {}).items()]
-        self._writer.put_now(*records)
+        records += self.beside(alert)
+        self.writer.put_now(*records)
 
     def outcome(self, outcome: Outcome) -> None:
         """Store what came of an alert."""
         body = msgspec.json.encode(outcome)
-        self._writer.put_now(AlertOutcome(outcome.key, outcome.time_ms, outcome.symbol, body))
+        self.writer.put_now(AlertOutcome(outcome.key, outcome.time_ms, outcome.symbol, body))
 
     def remember(self, key: str, value: bytes, now_ms: int) -> None:
         """Store a state, to be asked for with :meth:`recall` after the next start."""
-        self._writer.put_now(State(key, value, now_ms))
+        self.writer.put_now(State(key, value, now_ms))
 
 
 def _decoded(kept: Iterable[Alerted]) -> list[Alert | MarketAlert]:

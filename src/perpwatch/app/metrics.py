@@ -7,11 +7,10 @@ happens, once per batch and never per frame.
 
 from __future__ import annotations
 
-import bisect
 import importlib.metadata
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,13 +21,16 @@ from prometheus_client.registry import Collector
 
 from perpwatch.alert.operational import OperationalAlert, Phase, Trouble
 from perpwatch.app.bot import Bot
+from perpwatch.app.delivery import Deliveries
 from perpwatch.app.engine import Step
 from perpwatch.app.freshness import freshness_of
+from perpwatch.app.histogram import Histogram
 from perpwatch.app.messages import Dispatcher
 from perpwatch.errors import ConnectionFailed, ConnectionLost, ExchangeError, StaleConnection
 from perpwatch.feed.breaker import BreakerState
 from perpwatch.feed.connection import State
 from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Batch, Finality, StreamUp, Timeframe, Trust
+from perpwatch.store import DeliveryState
 
 #: How far back the ledger is summed up.
 LEDGER_MINUTES = 60
@@ -41,28 +43,6 @@ _Labels = TypeVar("_Labels", bound=tuple[str, ...])
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SHORT_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _OFFSET_S = (-60.0, -10.0, -5.0, -2.0, -1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
-
-
-class Histogram:
-    """Counts of values up to each bound; cheaper than a shared, locked one, and gives its sum away."""
-
-    __slots__ = ("_bounds", "_counts", "count", "sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.count = 0
-        self.sum = 0.0
-        self._bounds = tuple(bounds)
-        self._counts = [0] * (len(self._bounds) + 1)
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect.bisect_left(self._bounds, value)] += 1
-        self.count += 1
-        self.sum += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus wants them."""
-        names = [*map(str, self._bounds), "+Inf"]
-        return list(zip(names, itertools.accumulate(self._counts), strict=True))
 
 
 def reason_class(error: ExchangeError) -> str:
@@ -144,6 +124,7 @@ class Metrics:
         self.failures: Counter[str] = Counter()  # of connections, by reason
         self.pings: Counter[str] = Counter()  # to the dead-man's switch, by result
         self.dispatcher: Dispatcher | None = None  # whose losses to show, where there is one
+        self.deliveries: Deliveries | None = None  # whose channels to show, where there are some
         self._watermarks_ms: dict[str, int] = {}
         self._failures_seen: dict[str, int] = {}
         self.registry.register(_BotCollector(self))
@@ -259,6 +240,7 @@ class _BotCollector(Collector):
         yield from self._rest()
         yield from self._times()
         yield from self._told()
+        yield from self._delivered()
 
     def _contracts(self) -> Iterator[Metric]:
         bot, coverage = self._metrics.bot, coverage_of(self._metrics.bot)
@@ -412,6 +394,29 @@ class _BotCollector(Collector):
             "failed": dispatcher.errors if dispatcher else 0,
         }
         yield _counter("handler_messages", "Messages for handlers.", ("result",), _by_name(messages))
+
+    def _delivered(self) -> Iterator[Metric]:
+        deliveries = self._metrics.deliveries
+        status = deliveries.status() if deliveries is not None else []
+        waiting = {one.name: one.waiting for one in status}
+        yield _gauge("channel_waiting", "Notices that wait.", ("channel",), _by_name(waiting))
+        failing = {one.name: float(bool(one.error)) for one in status}
+        yield _gauge("channel_failing", "1 while the last attempt failed.", ("channel",), _by_name(failing))
+        notices: dict[tuple[str, ...], float] = {}
+        failures: dict[tuple[str, ...], float] = {}
+        latency = HistogramMetricFamily(
+            "perpwatch_channel_latency_seconds", "From the signal to the acknowledgement.", labels=("channel",)
+        )
+        for one in status:
+            assert deliveries is not None
+            counters = deliveries.counters(one.name)
+            for state in (DeliveryState.SENT, DeliveryState.SUPPRESSED, DeliveryState.FAILED):
+                notices[one.name, str(state)] = counters.settled[state]
+            failures[(one.name,)] = counters.failures
+            latency.add_metric((one.name,), counters.latency.buckets(), counters.latency.sum)
+        yield _counter("channel_notices", "Notices, by what became of them.", ("channel", "state"), notices)
+        yield _counter("channel_failures", "Attempts that failed.", ("channel",), failures)
+        yield latency
 
 
 _PHASES = tuple(itertools.product(Trouble, Phase))

@@ -21,6 +21,7 @@ from perpwatch.app.ledger_cli import span_ms
 from perpwatch.app.printing import ConfigOption, Format, console, print_rows
 from perpwatch.app.recorder import recorder
 from perpwatch.app.runner import run_program
+from perpwatch.app.telling import telling
 from perpwatch.app.view import Outlet, SignalFormat
 from perpwatch.feed.connection import SystemClock, dial_with
 from perpwatch.feed.rest import http_over_network
@@ -68,8 +69,7 @@ def record(
     """
     settings = load_config(config)
     recording = {"enabled": True} | ({"folder": str(folder)} if folder is not None else {})
-    quiet = {"health": {"enabled": False}, "store": {"enabled": False}, "recording": recording}
-    quiet["dashboard"] = {"enabled": False}
+    quiet = {name: {"enabled": False} for name in ("alerts", "dashboard", "health", "store")} | {"recording": recording}
     run_program(_run_live(settings.with_overrides(quiet), _file_of(config), duration, SignalFormat.LOG), _fast_loop)
 
 
@@ -88,8 +88,7 @@ def signals(
         _print_kept_signals(load_config(config), _file_of(config), span_ms(since))
         return
     # It may run beside a watch that serves and keeps; this one only prints.
-    quiet = {"health": {"enabled": False}, "store": {"enabled": False}, "recording": {"enabled": False}}
-    quiet["dashboard"] = {"enabled": False}
+    quiet = {name: {"enabled": False} for name in ("alerts", "dashboard", "health", "recording", "store")}
     settings = load_config(config).with_overrides(quiet)
     run_program(_run_live(settings, None, duration, SignalFormat.JSONL), _fast_loop)
 
@@ -134,8 +133,9 @@ async def _run_live(config: Config, config_file: Path | None, duration_s: float 
             recording.attach(bot)
         title = f"{config.exchange} at {adapter.websocket_url}"
         async with (
-            kept(bot, config.store, config_file),
+            kept(bot, config.store, config_file) as keeper,
             watch_over(bot, config.health, get) as monitor,
+            telling(bot, config, monitor, keeper, config_file),
             pages_of(bot, monitor, config, title, config_file=config_file) as address,
         ):
             if address:

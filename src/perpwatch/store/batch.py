@@ -40,6 +40,7 @@ MAX_VALUES = 32_766
 _UNTRUSTED = TRUST_CODES[Trust.UNKNOWN]
 _TRUST_COLUMN = schema.candles.c.keys().index("trust")
 _STATE_COLUMN = schema.outbox.c.keys().index("state")
+_DOUBT_COLUMN = schema.outbox.c.keys().index("is_doubtful")
 _TIMEFRAME_CODES, _FINALITY_CODES = schema.TIMEFRAME_CODES, schema.FINALITY_CODES
 
 
@@ -241,6 +242,7 @@ def _with_finite_value(reason: Reason) -> Reason:
 def _delivery_row(delivery: Delivery) -> Row:
     row = list(msgspec.structs.astuple(delivery))
     row[_STATE_COLUMN] = schema.DELIVERY_STATE_CODES[delivery.state]
+    row[_DOUBT_COLUMN] = int(delivery.is_doubtful)
     return tuple(row)
 
 

@@ -304,7 +304,10 @@ def _signal(row: Any) -> Signal:
 
 def _delivery(row: Any) -> Delivery:
     known = {**row}
-    return Delivery(**known | {"state": schema.DELIVERY_STATES[known["state"]], "body": bytes(known["body"])})
+    known["state"] = schema.DELIVERY_STATES[known["state"]]
+    known["is_doubtful"] = bool(known["is_doubtful"])
+    known["body"] = bytes(known["body"])
+    return Delivery(**known)
 
 
 def _code(timeframe: Timeframe) -> int:

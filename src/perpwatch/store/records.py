@@ -68,7 +68,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     rule: str = ""
     state: DeliveryState = DeliveryState.PENDING
     why: str = ""  # suppressed or failed, or what the last attempt ended with
-    attempts: int = 0  # begun; more than none and pending may have been shown already
+    attempts: int = 0  # begun
+    is_doubtful: bool = False  # an attempt had no answer, so it may have been shown already
     not_before_ms: int = 0  # our wall clock
     digest: str = ""  # names the digest in which it is told, empty when it is told by itself
     receipt: str = ""  # by which the channel finds the message again

@@ -155,6 +155,7 @@ outbox = Table(
     Column("state", SmallInteger, nullable=False),
     Column("why", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("is_doubtful", SmallInteger, nullable=False),
     Column("not_before_ms", BigInteger, nullable=False),
     Column("digest", Text, nullable=False),
     Column("receipt", Text, nullable=False),

@@ -22,7 +22,7 @@ from perpwatch.app.dashboard.frame import (
 )
 from perpwatch.app.freshness import ages_text
 from perpwatch.app.health import Health
-from perpwatch.app.metrics import Histogram
+from perpwatch.app.histogram import Histogram
 from perpwatch.app.planning import PlannedWish
 
 #: Contracts in the trust heat map.

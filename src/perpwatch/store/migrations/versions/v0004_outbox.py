@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("state", sa.SmallInteger, nullable=False),
         sa.Column("why", sa.Text, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("is_doubtful", sa.SmallInteger, nullable=False),
         sa.Column("not_before_ms", sa.BigInteger, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("receipt", sa.Text, nullable=False),
