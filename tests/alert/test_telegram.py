@@ -226,25 +226,27 @@ async def test_too_many_requests_says_how_long_to_wait_and_everybody_waits() -> 
         with pytest.raises(DeliveryFailed, match="429") as failed:
             await sender(bot).send(CARD, [notice()])
         assert failed.value.retry_after_s == 2.0
+        assert not failed.value.may_be_shown
         assert 1.0 < bot.turns.wait_s(str(USER)) <= 2.0
         assert bot.turns.wait_s(str(GROUP)) == 0.0
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "words", "may_be_shown"),
     [
-        (Fault.BROKEN, "500: Internal Server Error"),
-        (Fault.BAD_GATEWAY, "HTTP 502, and no answer of a Bot API"),
-        (Fault.RESET, "disconnected"),
-        (Fault.LOST_ANSWER, "disconnected"),
-        (Fault.SILENT, "no answer within 0.3 s"),
+        (Fault.BROKEN, "500: Internal Server Error", False),
+        (Fault.BAD_GATEWAY, "HTTP 502, and no answer of a Bot API", True),
+        (Fault.RESET, "disconnected", True),
+        (Fault.LOST_ANSWER, "disconnected", True),
+        (Fault.SILENT, "no answer within 0.3 s", True),
     ],
 )
-async def test_what_may_pass_is_worth_another_try(fault: Fault, words: str) -> None:
+async def test_what_may_pass_is_worth_another_try(fault: Fault, words: str, may_be_shown: bool) -> None:
     async with telegram(timeout_s=0.3) as (api, bot):
         api.faults.append(fault)
-        with pytest.raises(DeliveryFailed, match=words):
+        with pytest.raises(DeliveryFailed, match=words) as failed:
             await sender(bot).send(CARD, [notice()])
+        assert failed.value.may_be_shown == may_be_shown
         await sender(bot).send(CARD, [notice()])
         assert len(api.chats[USER].shown) == (2 if fault is Fault.LOST_ANSWER else 1)
 
@@ -290,6 +292,7 @@ async def test_the_token_is_in_no_error_and_in_no_log(caplog: pytest.LogCaptureF
         with pytest.raises(ValueError, match="give a token as BotFather does") as unusable:
             TelegramBot(f"{secret} with spaces")
         assert len(errors) == len(Fault) + 5
+        assert [one.may_be_shown for one in errors[-4:] if isinstance(one, DeliveryFailed)] == [False] * 4
         for error in [*errors, unusable.value]:
             assert secret not in "".join(traceback.format_exception(error))
             assert secret not in repr(error)

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from perpwatch.app.bot import Bot, adapter_for
+from perpwatch.app.commanded import commanded
 from perpwatch.app.config import DEFAULT_FILE, Config, load_config
 from perpwatch.app.health import Monitor, watch_over
 from perpwatch.app.kept import kept
@@ -135,7 +136,8 @@ async def _run_live(config: Config, config_file: Path | None, duration_s: float 
         async with (
             kept(bot, config.store, config_file) as keeper,
             watch_over(bot, config.health, get) as monitor,
-            telling(bot, config, monitor, keeper, config_file),
+            telling(bot, config, monitor, keeper, config_file) as deliveries,
+            commanded(bot, config.alerts, monitor, keeper, deliveries),
             pages_of(bot, monitor, config, title, config_file=config_file) as address,
         ):
             if address:

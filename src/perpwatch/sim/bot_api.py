@@ -129,7 +129,8 @@ class BotApiServer:
         self.chats: dict[int, Chat] = {}
         self.received: list[Received] = []
         self.exceeded: list[str] = []  # calls beyond a limit, in words
-        self.faults: deque[Fault | None] = deque()  # of the next calls that reach a chat; None lets one pass
+        self.faulty = set(MESSAGING)  # methods that faults befall
+        self.faults: deque[Fault | None] = deque()  # of the next calls of these; None lets one pass
         self.fault_shares: dict[Fault, float] = {}  # of all others, drawn at random
         self.retry_after_s = 1
         self.answered_queries: dict[str, dict[str, Any]] = {}
@@ -237,6 +238,7 @@ class BotApiServer:
             fault = None
             if method in MESSAGING:
                 self._count(parameters, received.received_s)
+            if method in self.faulty:
                 fault = self._next_fault()
             await self._suffer(request, fault)
             result = await self._answer(method, parameters, files)

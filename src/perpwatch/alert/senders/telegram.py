@@ -51,6 +51,8 @@ MAX_ANSWER_BYTES = 16 * 2**20
 DEFAULT_PAUSE_S = 5.0
 
 _PROXY_ERRORS = (ProxyError, ProxyConnectionError, ProxyTimeoutError)
+#: Before there was a connection.
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, *_PROXY_ERRORS)
 
 #: "Avoid sending more than one message per second in a single chat", "not more than 20 messages per minute" in a group,
 #: "no more than 30 messages per second" in all (https://core.telegram.org/bots/faq). Edits are counted like messages.
@@ -155,7 +157,8 @@ class TelegramBot:
             raise DeliveryFailed(f"no answer within {timeout_s or self._timeout_s:g} s") from None
         # Their texts may hold the address, and with it the token; so may what they were caused by.
         except (aiohttp.ClientError, *_PROXY_ERRORS, OSError, ValueError) as error:
-            raise DeliveryFailed(self._cleaned(f"{type(error).__name__}: {error}")) from None
+            text = self._cleaned(f"{type(error).__name__}: {error}")
+            raise DeliveryFailed(text, may_be_shown=not isinstance(error, _NEVER_SENT)) from None
         try:
             answer = msgspec.json.decode(body, type=_Answer)
         except msgspec.MsgspecError:
@@ -172,10 +175,11 @@ class TelegramBot:
         if answer.parameters.migrate_to_chat_id is not None:
             return _ChatMoved(answer.parameters.migrate_to_chat_id)
         if status == 429 or answer.parameters.retry_after is not None:
-            return DeliveryFailed(text, retry_after_s=float(answer.parameters.retry_after or DEFAULT_PAUSE_S))
+            pause_s = float(answer.parameters.retry_after or DEFAULT_PAUSE_S)
+            return DeliveryFailed(text, retry_after_s=pause_s, may_be_shown=False)
         # Besides errors of the server: 409 is another program that asks for updates with this token.
         if status >= 500 or status in (408, 409):
-            return DeliveryFailed(text)
+            return DeliveryFailed(text, may_be_shown=False)
         return DeliveryRefused(text)
 
     def _cleaned(self, text: str) -> str:
@@ -247,7 +251,7 @@ class TelegramSender:
         self.destination = chat
         self.turns = bot.turns
         self.bot = bot
-        self._thread_id = thread_id
+        self.thread_id = thread_id
         self._is_silent = is_silent
         self._chart_url = chart_url
 
@@ -257,7 +261,7 @@ class TelegramSender:
                 return await self._send(
                     SendPhoto(
                         chat_id=self.destination,
-                        message_thread_id=self._thread_id,
+                        message_thread_id=self.thread_id,
                         photo=BufferedInputFile(card.picture, "chart.png"),
                         caption=self._text(card, notices, TELEGRAM_CAPTION),
                         disable_notification=self._is_silent or None,
@@ -271,7 +275,7 @@ class TelegramSender:
         return await self._send(
             SendMessage(
                 chat_id=self.destination,
-                message_thread_id=self._thread_id,
+                message_thread_id=self.thread_id,
                 text=self._text(card, notices, TELEGRAM_MESSAGE),
                 link_preview_options=LinkPreviewOptions(is_disabled=True),
                 disable_notification=self._is_silent or None,
