@@ -2,7 +2,7 @@
 
 A contender is a process of its own, pinned to one core. It connects to ``ws://127.0.0.1:PORT/TAG``, subscribes, prints
 ``ready``, and for each line ``FRAMES BYTES`` on its standard input ``ready`` again and, after that many frames, a line
-of JSON.
+of JSON. To ``tell`` it answers with a line of JSON at once.
 Only the standard library is used here, because contenders live in different environments.
 """
 
@@ -62,11 +62,14 @@ class Stopwatch:
         print(json.dumps({"frames": frames, "wall_s": wall_s, "cpu_s": cpu_s} | self.extra()), flush=True)
 
 
-def listen(take: Callable[[int, int], None]) -> None:
+def listen(take: Callable[[int, int], None], tell: Callable[[], object] = dict) -> None:
     """Call ``take(frames, bytes)`` for each line of the standard input, from a thread; its end ends the process."""
 
     def read() -> None:
         for line in sys.stdin:
+            if line == "tell\n":
+                print(json.dumps(tell()), flush=True)
+                continue
             gc.collect()
             frames, size = line.split()
             take(int(frames), int(size))
@@ -77,7 +80,7 @@ def listen(take: Callable[[int, int], None]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-async def listen_for_ever(take: Callable[[int, int], None]) -> None:
+async def listen_for_ever(take: Callable[[int, int], None], tell: Callable[[], object] = dict) -> None:
     """The same within a loop."""
-    listen(take)
+    listen(take, tell)
     await asyncio.get_running_loop().create_future()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import random
@@ -10,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -26,9 +28,11 @@ from perpwatch.app.config import Config
 from perpwatch.app.engine import Step
 from perpwatch.app.health import watch_over
 from perpwatch.app.kept import kept
+from perpwatch.app.memory import tended
+from perpwatch.app.watch_cli import pages_of
 from perpwatch.feed.connection import READ_BYTES, SystemClock, dial_with
 from perpwatch.feed.rest import http_over_network
-from perpwatch.model import Batch
+from perpwatch.model import Batch, Timeframe
 
 #: As many streams as perpwatch puts on a connection.
 A_CONNECTION = 95
@@ -208,13 +212,41 @@ def flood_config(port: int, symbols: int, folder: str, **overrides: Any) -> Conf
         "rest": {"base_url": f"http://127.0.0.1:{port}", "requests_per_second": 1_000.0, "audit_share": 0.0},
         "store": {"url": f"sqlite:///{Path(folder) / 'flood.db'}"},
         "health": {"port": 0},
+        "dashboard": {"port": 0},
     }
     return Config().with_overrides(table).with_overrides(overrides)
 
 
+class Heard:
+    """When signals of running minutes were handed over, and for how long the garbage collector held everything."""
+
+    def __init__(self) -> None:
+        self.signals: list[tuple[str, int, int]] = []  # symbol, the push's time in ms, monotonic time in ns
+        self.pauses_ms: list[tuple[int, float]] = []  # generation, milliseconds
+        self._began_s = 0.0
+        gc.callbacks.append(self._collect)
+
+    def take(self, step: Step) -> None:
+        for signal in step.signals:
+            if signal.timeframe is Timeframe.Min1 and signal.is_running:
+                self.signals.append((signal.symbol, signal.event_time_ms, time.monotonic_ns()))
+
+    def _collect(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began_s = time.perf_counter()
+        else:
+            self.pauses_ms.append((info["generation"], (time.perf_counter() - self._began_s) * 1e3))
+
+    def told(self) -> dict[str, object]:
+        """All since the last time."""
+        signals, self.signals = self.signals, []
+        pauses_ms, self.pauses_ms = self.pauses_ms, []
+        return {"signals": signals, "pauses_ms": pauses_ms, "cpu_s": time.process_time()}
+
+
 async def perpwatch(port: int, symbols: list[str]) -> None:
-    """All of it: candles of four timeframes, ledger, default detection, metrics, store and health."""
-    watch = Stopwatch(SETTLE_S)
+    """All of it: candles of four timeframes, ledger, default detection, metrics, store, health, API and pages."""
+    watch, heard = Stopwatch(SETTLE_S), Heard()
     with tempfile.TemporaryDirectory() as folder:
         config = flood_config(port, len(symbols), folder)
         adapter = adapter_for(config)
@@ -222,10 +254,17 @@ async def perpwatch(port: int, symbols: list[str]) -> None:
         def on_step(batch: Batch, step: Step) -> None:
             if watch.left:
                 watch.count(len(batch.events))
+            if step.signals:
+                heard.take(step)
 
         async with http_over_network() as get:
             bot = Bot(config, adapter, dial_with(), get, SystemClock(), random.Random(1).random, on_step)
-            async with kept(bot, config.store, None), watch_over(bot, config.health, get):
+            async with (
+                kept(bot, config.store, None),
+                watch_over(bot, config.health, get) as monitor,
+                pages_of(bot, monitor, config, "flood") as address,
+                tended(bot),
+            ):
                 running = asyncio.create_task(bot.run())
                 while len(bot.engine.warm) < len(symbols) or bot.engine.coverage() < 1.0:
                     if running.done():
@@ -237,7 +276,9 @@ async def perpwatch(port: int, symbols: list[str]) -> None:
                     "signals": bot.engine.signals,
                     "lost": len(bot.engine.repairs),
                 }
-                await listen_for_ever(lambda frames, size: watch.expect(frames))
+                await listen_for_ever(
+                    lambda frames, size: watch.expect(frames), lambda: {"address": address} | heard.told()
+                )
 
 
 COROUTINES = {"bare": bare, "picows_only": picows_only, "perpwatch": perpwatch}

@@ -5,7 +5,8 @@
 It speaks as much of MEXC Futures as clients need: the handshake, acknowledgements, pongs, and over HTTP the contracts,
 tickers and minutes that perpwatch loads at its start. Everything it sends in a flood is encoded and framed before the
 flood begins; connections are served in turn, in pieces of a few hundred milliseconds of market, so that none runs far
-ahead of the others. ``prepare`` and ``go`` below ``/flood/`` are for :mod:`harness`.
+ahead of the others. ``prepare`` and ``go`` below ``/flood/`` are for :mod:`harness`. ``stream`` is the same market at a
+steady rate, made while it is sent, in which single contracts go wild at known moments.
 
 The market: of the frames 80 % are klines, 15 % tickers of one contract, 5 % deals, at 5,000 a second of the market's
 own time, evenly over all symbols. Within a minute the volume of each symbol only grows; from minute to minute it is
@@ -39,6 +40,12 @@ MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: Median turnover of a symbol's minute, quote coin, and the width of its logarithm.
 MINUTE_TURNOVER, SPREAD = 40_000.0, 0.8
 HISTORY_ROWS = 2_000
+#: A wild minute has at least so many times the median turnover.
+WILD = 60
+#: Seconds between two deliveries of a stream.
+TICK_S = 0.005
+#: Frames in a second of the market while it bursts.
+BURST_RATE = 1_000_000
 
 
 def names(count: int) -> list[str]:
@@ -81,9 +88,16 @@ class Market:
         self._chance = chance
         self._draws = np.random.default_rng(seed)
 
+        self._elapsed = 0  # in units of a millisecond divided by the rate
+
     @property
     def now_ms(self) -> int:
-        return START_MS + self.sent * 1_000 // self.rate
+        return START_MS + self._elapsed // self.rate
+
+    def at_rate(self, rate: int) -> None:
+        """From now on a second of the market has so many frames."""
+        self._elapsed = self._elapsed * rate // self.rate
+        self.rate = rate
 
     def frames(self, count: int, spelling: str) -> Iterator[tuple[int, bytes]]:
         """The next frames, framed, each behind the number of its symbol."""
@@ -96,8 +110,19 @@ class Market:
             one = self.symbols[number]
             self._trade(one, now_ms, step)
             self.sent += 1
+            self._elapsed += 1_000
             made = kline(one, now_ms) if kind < 0.8 else ticker(one, now_ms) if kind < 0.95 else deal(one, now_ms)
             yield number, framed(made.encode())
+
+    def wild(self, number: int) -> tuple[int, bytes]:
+        """A push that no detector can pass over: the market's time, and a frame as in :meth:`frames`.
+
+        The price is 3 % above that of the minute before, and the volume at least twice what was sent before.
+        """
+        one, now_ms = self.symbols[number], self.now_ms
+        self._trade(one, now_ms, 1.03 if one.close < 1.02 * one.open or one.minute_s != now_ms // 60_000 * 60 else 1.0)
+        one.contracts = max(int(2.1 * one.contracts), int(WILD * MINUTE_TURNOVER / one.price / 0.01))
+        return now_ms, framed(_kline(one, now_ms).encode())
 
     def _trade(self, one: Symbol, now_ms: int, step: float) -> None:
         minute_s = now_ms // 60_000 * 60
@@ -287,6 +312,17 @@ class Server:
                 )
             case ["flood", "go"]:
                 return self._go(query["tag"], float(query.get("turns_per_second", 0.0)))
+            case ["flood", "stream"]:
+                return self._stream(
+                    query["tag"],
+                    int(query["rate"]),
+                    float(query["seconds"]),
+                    burst=int(query.get("burst", 0)),
+                    every_s=float(query.get("every_s", 1.0)),
+                    wild=int(query.get("wild", 0)),
+                    first=int(query.get("first", 0)),
+                    symbols=int(query.get("symbols", 1)),
+                )
             case ["flood", "subscribed"]:
                 return {"symbols": sum(len(one.symbols) for one in self.connections if one.tag == query["tag"])}
             case ["api", "v1", "contract", *rest]:
@@ -333,11 +369,7 @@ class Server:
         if number != block:
             frames = list(market.frames(count, spelling))
             self._blocks[spelling] = block, frames
-        places: dict[str, Connection] = {}
-        for connection in self.connections:
-            if connection.tag == tag:
-                places |= dict.fromkeys(connection.symbols, connection)
-        targets = [places.get(one.name) or places.get(one.name.replace("_", "")) for one in market.symbols]
+        targets = self._targets(tag, market)
         turns: list[tuple[int, list[tuple[Connection, bytes]]]] = []
         start = market.sent - len(frames)
         frames = frames[:count]
@@ -352,6 +384,67 @@ class Server:
         self._prepared[tag] = turns
         sent = sum(targets[number] is not None for number, _ in frames)
         return {"frames": sent, "bytes": sum(len(part) for _, parts in turns for _, part in parts)}
+
+    def _targets(self, tag: str, market: Market) -> list[Connection | None]:
+        """Who gets the frames of each symbol."""
+        places: dict[str, Connection] = {}
+        for connection in list(self.connections):
+            if connection.tag == tag:
+                places |= dict.fromkeys(list(connection.symbols), connection)
+        return [places.get(one.name) or places.get(one.name.replace("_", "")) for one in market.symbols]
+
+    def _stream(
+        self, tag: str, rate: int, seconds: float, *, burst: int, every_s: float, wild: int, first: int, symbols: int
+    ) -> dict[str, object]:
+        """Send at a steady rate, as it becomes due.
+
+        Args:
+            burst: so many frames more at once, every ``every_s`` seconds.
+            wild: pushes a second of contracts that go wild, ``symbols`` of them in turn from number ``first`` on.
+        Returns:
+            Frames sent, by how many seconds the sending was late at worst, and for each wild push its symbol, the
+            market's time in it, and the monotonic time in nanoseconds at which it was about to be sent.
+        """
+        market = self.market
+        market.at_rate(rate)
+        targets = self._targets(tag, market)
+        told: list[tuple[str, int, int]] = []
+        sent = due_sent = wild_sent = 0
+        late_s = 0.0
+        began_s, next_burst_s = time.monotonic(), every_s if burst else float("inf")
+        while (elapsed_s := time.monotonic() - began_s) < seconds:
+            count = int(rate * elapsed_s) - due_sent
+            due_sent += count
+            frames = list(market.frames(count, "mexc"))
+            if elapsed_s >= next_burst_s:
+                next_burst_s += every_s
+                market.at_rate(BURST_RATE)
+                frames += market.frames(burst, "mexc")
+                market.at_rate(rate)
+            sent += len(frames)
+            parts: dict[Connection, list[bytes]] = {}
+            for number, frame in frames:
+                target = targets[number]
+                if target is not None:
+                    parts.setdefault(target, []).append(frame)
+            due: dict[Connection, list[tuple[str, int]]] = {}
+            while wild_sent < int(wild * elapsed_s):
+                number = first + wild_sent % symbols
+                wild_sent += 1
+                target = targets[number]
+                if target is not None:
+                    now_ms, frame = market.wild(number)
+                    parts.setdefault(target, []).append(frame)
+                    due.setdefault(target, []).append((market.symbols[number].name, now_ms))
+            self.now_ms[tag] = market.now_ms
+            for connection, part in parts.items():
+                with connection.sending:
+                    now_ns = time.monotonic_ns()
+                    connection.socket.sendall(b"".join(part))
+                told += [(*one, now_ns) for one in due.get(connection, ())]
+            late_s = max(late_s, time.monotonic() - began_s - elapsed_s - TICK_S)
+            time.sleep(max(0.0, began_s + elapsed_s + TICK_S - time.monotonic()))
+        return {"frames": sent, "late_s": late_s, "wild": told}
 
     def _go(self, tag: str, turns_per_second: float) -> dict[str, float]:
         """Send what was prepared, at full speed or so many turns a second; returns the seconds it took."""

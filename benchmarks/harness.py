@@ -63,6 +63,15 @@ def own(name: str, symbols: int, frames: int, note: str = "") -> Contender:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A stretch of steady flow."""
+
+    frames: int
+    late_s: float  # by how much the server was late at worst
+    wild: list[tuple[str, int, int]]  # symbol, the push's time in ms, monotonic time of its sending in ns
+
+
 class Flood:
     """The server as its client sees it."""
 
@@ -71,8 +80,14 @@ class Flood:
 
     def ask(self, what: str, **parameters: object) -> Any:
         query = "&".join(f"{name}={value}" for name, value in parameters.items())
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/flood/{what}?{query}", timeout=120) as answer:
+        limit_s = 120.0 + float(str(parameters.get("seconds", 0.0)))
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/flood/{what}?{query}", timeout=limit_s) as answer:
             return json.load(answer)
+
+    def stream(self, tag: str, rate: int, seconds: float, **parameters: object) -> Streamed:
+        """Send at a steady rate for so long; see ``Server._stream`` for the parameters."""
+        told = self.ask("stream", tag=tag, rate=rate, seconds=seconds, **parameters)
+        return Streamed(told["frames"], told["late_s"], [tuple(one) for one in told["wild"]])
 
 
 @contextmanager

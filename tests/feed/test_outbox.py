@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from perpwatch.feed.outbox import Outbox
-from perpwatch.model import Batch, Kind, Stream, StreamUp
+from perpwatch.model import Batch, Candle, CandleHistory, Finality, Kind, Stream, StreamUp, Timeframe, Trust
 
 EVENT = StreamUp(Stream(Kind.TICKERS), "ws-1", 0)
 
@@ -44,6 +44,18 @@ async def test_an_empty_batch_takes_room() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await outbox.put(batch(2, events=0))
+
+
+async def test_histories_that_nobody_has_learned_keep_others_from_being_read() -> None:
+    candle = Candle("BTC_USDT", Timeframe.Min1, 0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, Finality.REST, Trust.VERIFIED)
+    history = Batch("rest", 0, 0, [CandleHistory("BTC_USDT", [candle] * 1_000, 0, 60_000_000)])
+    outbox = Outbox(max_events=50_000)
+    putting = [asyncio.create_task(outbox.put(history)) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert sum(one.done() for one in putting) == 3
+    async with asyncio.timeout(1):
+        assert len(await outbox.take()) == 3
+        await asyncio.gather(*putting)
 
 
 async def test_closing_frees_those_who_wait_and_still_gives_what_is_inside() -> None:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -115,6 +116,20 @@ class _Watch:
             is_known = unknown <= max(1, minutes // 10)
             self.ends.append((minutes, *((self.close, self.high, self.low) if is_known else (math.nan,) * 3)))
 
+    @property
+    def past(self) -> _Past:
+        return _Past(self.time_ms, self.price, self.volatility, self.ends)
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """A moment whose future is known."""
+
+    time_ms: int
+    price: float
+    volatility: float
+    ends: list[tuple[int, float, float, float]]  # minutes, close, high, low; NaN where the market was not known
+
     def excursions(self, direction: Direction) -> tuple[Excursion, ...]:
         sign = -1.0 if direction is Direction.DOWN else 1.0
         result = []
@@ -126,6 +141,33 @@ class _Watch:
         return tuple(result)
 
 
+class _Moments:
+    """Random moments of one symbol, oldest first, in 120 bytes each: there are hundreds of thousands of them."""
+
+    __slots__ = ("_figures",)
+
+    #: Time, price, volatility, then close, high and low at each horizon.
+    WIDTH = 3 + 3 * len(HORIZONS)
+
+    def __init__(self) -> None:
+        self._figures = array("d")
+
+    def add(self, moment: _Past, most: int) -> None:
+        """Keep a moment, and no more than ``most``."""
+        figures = self._figures
+        figures.extend((moment.time_ms, moment.price, moment.volatility))
+        for _, *prices in moment.ends:
+            figures.extend(prices)
+        del figures[: -self.WIDTH * most]
+
+    def __iter__(self) -> Iterator[_Past]:
+        figures, width = self._figures, self.WIDTH
+        for first in range(0, len(figures), width):
+            time_ms, price, volatility, *prices = figures[first : first + width]
+            ends = list(zip(HORIZONS, prices[0::3], prices[1::3], prices[2::3], strict=True))
+            yield _Past(int(time_ms), price, volatility, ends)
+
+
 @dataclass(slots=True)
 class _Market:
     """One symbol."""
@@ -135,7 +177,7 @@ class _Market:
     close: float = 0.0
     phase: int = 0  # decides which minutes are random moments
     watched: list[_Watch] = field(default_factory=list)
-    moments: list[_Watch] = field(default_factory=list)  # random ones whose future is known, oldest first
+    moments: _Moments = field(default_factory=_Moments)  # random ones whose future is known
     alerted_ms: int = -DAY_MS  # when the last alert was given
 
     @property
@@ -146,8 +188,8 @@ class _Market:
 class Outcomes:
     """Follows alerts and random moments until their last horizon.
 
-    Cost: 2 µs per closed minute, 6 kB per symbol. Warm-up: alerts of the first hours have no random moments to be
-    matched with, and say so by having none.
+    Cost: 2 µs per closed minute, 20 kB per symbol once all random moments are known. Warm-up:
+    alerts of the first hours have no random moments to be matched with, and say so by having none.
     """
 
     #: One minute in so many is a random moment: about ten a day.
@@ -209,8 +251,9 @@ class Outcomes:
         outcomes = []
         if done:
             market.watched = [watch for watch in market.watched if len(watch.ends) < len(HORIZONS)]
-            market.moments += [watch for watch in done if watch.alert is None]
-            del market.moments[: -self.KEPT_MOMENTS]
+            for watch in done:
+                if watch.alert is None:
+                    market.moments.add(watch.past, self.KEPT_MOMENTS)
             outcomes = [self._outcome(candle.symbol, market, watch) for watch in done if watch.alert is not None]
         # The hour after an alert is no random moment.
         is_free = end_ms - market.alerted_ms >= self.HOUR * MINUTE_MS
@@ -272,21 +315,21 @@ class Outcomes:
             direction=direction,
             price=watch.price,
             volatility=watch.volatility,
-            after=watch.excursions(direction),
+            after=watch.past.excursions(direction),
             random=tuple(moment.excursions(direction) for moment in moments),
         )
 
-    def _matched(self, market: _Market, watch: _Watch, number: int) -> list[_Watch]:
+    def _matched(self, market: _Market, watch: _Watch, number: int) -> list[_Past]:
         """Random moments of like volatility."""
-        by_distance = sorted((_distance(moment, watch), moment.time_ms, moment) for moment in market.moments)
-        near = [moment for distance, _, moment in by_distance if distance <= math.log(self.FACTOR)]
+        by_distance = sorted(market.moments, key=lambda one: (_distance(one, watch), one.time_ms))
+        near = [moment for moment in by_distance if _distance(moment, watch) <= math.log(self.FACTOR)]
         if len(near) < self.LEAST_MATCHED:
-            return [moment for _, _, moment in by_distance[: self.LEAST_MATCHED]]
+            return by_distance[: self.LEAST_MATCHED]
         near.sort(key=lambda moment: _mixed(self._seed, number, moment.time_ms))
         return near[: self.MATCHED]
 
 
-def _distance(moment: _Watch, watch: _Watch) -> float:
+def _distance(moment: _Past, watch: _Watch) -> float:
     return abs(math.log(max(moment.volatility, 1e-9) / max(watch.volatility, 1e-9)))
 
 

@@ -14,6 +14,7 @@ from perpwatch.app.alerts_config import LOCAL_CHANNELS
 from perpwatch.app.config import Config, load_config
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
 from perpwatch.app.health import watch_over
+from perpwatch.app.memory import tended
 from perpwatch.app.printing import ConfigOption, console
 from perpwatch.app.runner import run_program
 from perpwatch.app.telling import telling
@@ -99,6 +100,7 @@ async def _run_demo(config: Config, duration_s: float | None, options: DemoOptio
             watch_over(bot, health, get) as monitor,
             telling(bot, without_people(config), monitor, None, None),
             pages_of(bot, monitor, config, title, is_demo=True, speed=options.speed) as address,
+            tended(bot),
         ):
             if address:
                 console.print(f"dashboard at {address}", soft_wrap=True)

@@ -19,6 +19,7 @@ from perpwatch.app.config import DEFAULT_FILE, Config, load_config
 from perpwatch.app.health import Monitor, watch_over
 from perpwatch.app.kept import kept
 from perpwatch.app.ledger_cli import span_ms
+from perpwatch.app.memory import tended
 from perpwatch.app.printing import ConfigOption, Format, console, print_rows
 from perpwatch.app.recorder import recorder
 from perpwatch.app.runner import run_program
@@ -139,6 +140,7 @@ async def _run_live(config: Config, config_file: Path | None, duration_s: float 
             telling(bot, config, monitor, keeper, config_file) as deliveries,
             commanded(bot, config.alerts, monitor, keeper, deliveries),
             pages_of(bot, monitor, config, title, config_file=config_file) as address,
+            tended(bot),
         ):
             if address:
                 console.print(f"dashboard at {address}", soft_wrap=True)

@@ -60,6 +60,8 @@ class RollingMean:
         if len(values) < self._capacity:
             values.append(value)
             self._total += values[-1]
+            if len(values) == self._capacity:
+                self._values = values[:]  # without the room that growing has left behind
             return
         head = self._head
         dropped = values[head]
@@ -160,6 +162,8 @@ class Tail:
         values = self._values
         if len(values) < self._capacity:
             values.append(value)
+            if len(values) == self._capacity:
+                self._values = values[:]  # without the room that growing has left behind
         else:
             values[self._head] = value
             self._head = (self._head + 1) % self._capacity

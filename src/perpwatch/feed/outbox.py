@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from perpwatch.model import Batch
+from perpwatch.model import Batch, CandleHistory
 
 #: Events that may wait for the reader before sources have to.
 DEFAULT_EVENTS = 200_000
+#: A candle of a history keeps the reader busy for as long as so many events, and they come a thousand at a time.
+EVENTS_PER_CANDLE = 20
 
 
 class Outbox:
@@ -30,8 +32,7 @@ class Outbox:
         if self._is_closed:
             return
         self._batches.append(batch)
-        # An empty batch still says that its source is alive, and takes room.
-        self.waiting_events += len(batch.events) or 1
+        self.waiting_events += _weight(batch)
         self._filled.set()
 
     async def take(self) -> list[Batch]:
@@ -52,3 +53,12 @@ class Outbox:
         self._is_closed = True
         self._filled.set()
         self._emptied.set()
+
+
+def _weight(batch: Batch) -> int:
+    # An empty batch still says that its source is alive, and takes room.
+    weight = len(batch.events) or 1
+    if batch.source == "rest":
+        candles = sum(len(event.candles) for event in batch.events if isinstance(event, CandleHistory))
+        weight += candles * EVENTS_PER_CANDLE
+    return weight

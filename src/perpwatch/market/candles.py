@@ -703,10 +703,11 @@ class CandleBook:
             turnover=contract.turnover(candle.contracts, candle.amount),
             finality=finality,
             trust=trust,
-            real_open=candle.real_open,
-            real_high=candle.real_high,
-            real_low=candle.real_low,
-            real_close=candle.real_close,
+            # Mostly the same numbers; kept once, they take a quarter of the memory of a candle less.
+            real_open=candle.open if candle.real_open == candle.open else candle.real_open,
+            real_high=candle.high if candle.real_high == candle.high else candle.real_high,
+            real_low=candle.low if candle.real_low == candle.low else candle.real_low,
+            real_close=candle.close if candle.real_close == candle.close else candle.real_close,
         )
 
 

@@ -230,7 +230,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         cursor.execute("PRAGMA journal_size_limit = 67108864")
-        cursor.execute("PRAGMA cache_size = -32768")
+        # What is written comes in the order of the key; more would hold pages that nobody asks for again.
+        cursor.execute("PRAGMA cache_size = -8192")
         cursor.execute("PRAGMA temp_store = MEMORY")
     except sqlite3.OperationalError as error:
         # A file that may only be read can still be read.

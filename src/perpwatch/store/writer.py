@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Records in the queue from which on ``put`` waits: more than three hours of the whole market, some 150 MB.
 DEFAULT_MAX_WAITING = 300_000
+#: The same while the database takes them: only histories come in such a rush, and need not fill the memory.
+MAX_RUSH = 16_384
 #: Records per commit, unless a single unit has more.
 BATCH_RECORDS = 8_192
 #: Waits between tries while the database cannot be written; they double from the first to the cap.
@@ -136,8 +138,8 @@ class Writer:
         await self.room()
 
     async def room(self) -> None:
-        """Wait until fewer records are waiting than the queue holds."""
-        while self.counters.waiting >= self._max_waiting:
+        """Wait until fewer records are waiting than the queue holds; than a small part of it while all goes well."""
+        while self.counters.waiting >= (self._max_waiting if self.trouble else min(self._max_waiting, MAX_RUSH)):
             await self._await_progress()
 
     async def flush(self, deadline_s: float) -> bool:

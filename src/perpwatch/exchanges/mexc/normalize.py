@@ -192,10 +192,11 @@ def candle_history(
             turnover=listed.turnover(contracts, amount),
             finality=Finality.REST,
             trust=Trust.VERIFIED,
-            real_open=real_open,
-            real_high=real_high,
-            real_low=real_low,
-            real_close=real_close,
+            # Mostly the same numbers; kept once, they take a quarter of the memory of a candle less.
+            real_open=open_ if real_open == open_ else real_open,
+            real_high=high if real_high == high else real_high,
+            real_low=low if real_low == low else real_low,
+            real_close=close if real_close == close else real_close,
         )
         for time_ms, open_, high, low, close, contracts, amount, real_open, real_high, real_low, real_close in zip(
             times_ms,

@@ -1,0 +1,58 @@
+"""A process that runs for months: the collector leaves alone what stays, and what the start has borrowed goes back.
+
+Learning the history of a thousand contracts needs memory for a while, and leaves behind hundreds of thousands of
+objects that live as long as the watch. Without a word from us the C library keeps the former, and the collector walks
+through the latter again and again, for a tenth of a second each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import AsyncIterator
+
+from perpwatch.app.bot import Bot
+
+LOOK_EVERY_S = 1.0
+GIVE_BACK_EVERY_S = 3_600.0
+#: New containers before the collector looks at the youngest. The events of the stream are none, so that this is reached
+#: every few seconds, and cycles are rare here.
+YOUNG = 50_000
+
+
+@contextlib.asynccontextmanager
+async def tended(bot: Bot) -> AsyncIterator[None]:
+    """Look after the memory of the process while this is entered. It belongs to programs, not to libraries."""
+    before = gc.get_threshold()
+    gc.set_threshold(YOUNG, *before[1:])
+    tending = asyncio.create_task(_tend(bot))
+    try:
+        yield
+    finally:
+        tending.cancel()
+        gc.unfreeze()
+        gc.set_threshold(*before)
+
+
+async def _tend(bot: Bot) -> None:
+    while not _is_warm(bot):  # noqa: ASYNC110 - nobody says when the last history is learned
+        await asyncio.sleep(LOOK_EVERY_S)
+    gc.freeze()
+    while True:
+        await asyncio.to_thread(give_back)
+        await asyncio.sleep(GIVE_BACK_EVERY_S)
+
+
+def _is_warm(bot: Bot) -> bool:
+    return 0 < bot.progress.watched <= len(bot.engine.warm) + len(bot.feed.given_up)
+
+
+def give_back() -> None:
+    """Return free memory to the system, where the C library can be told to."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl gives memory back by itself
+        if trim is not None:
+            trim(0)

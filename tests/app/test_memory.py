@@ -1,0 +1,49 @@
+"""What a process holds in memory, and what the collector walks through."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import re
+from pathlib import Path
+
+import pytest
+
+from perpwatch.app.config import Config
+from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
+from perpwatch.app.memory import give_back, tended
+
+
+def rss_mb() -> float:
+    return int(re.findall(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 1_024
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library gives memory back by itself")
+def test_free_memory_goes_back_to_the_system() -> None:
+    kept = [bytes(2_000) for _ in range(50_000)]
+    last = bytes(2_000)  # above all others, so that the C library alone could not shrink its heap
+    kept.clear()
+    before_mb = rss_mb()
+    give_back()
+    assert rss_mb() < before_mb - 50.0
+    del last
+
+
+async def test_the_collector_leaves_alone_what_a_warm_watch_holds_and_is_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    async with (
+        serve_exchange(DemoOptions(pairs=5)) as server,
+        demo_bot(Config(), server, lambda batch, step: None) as (bot, _),
+    ):
+        async with tended(bot):
+            assert gc.get_freeze_count() == 0
+            running = asyncio.create_task(bot.run())
+            async with asyncio.timeout(30.0):
+                while not gc.get_freeze_count():
+                    await asyncio.sleep(0.1)
+            assert len(bot.engine.warm) == 5
+        assert gc.get_freeze_count() == 0
+        assert gc.get_threshold() == before
+        bot.stop()
+        await running
