@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup demo run test lint types bench pictures clean
+.PHONY: setup demo run test lint types bench peers pictures clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,12 +33,20 @@ test: lint types
 	$(BIN)/pytest $(ARGS)
 
 # Less than 15 minutes; the results are kept in benchmarks/RESULTS.md.
-bench: setup
+bench: setup peers
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
+
+# Other programs that benchmarks/peers.py measures, in an environment of their own.
+benchmarks/.peers/.installed: benchmarks/peers.txt
+	$(PYTHON) -m venv benchmarks/.peers
+	benchmarks/.peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+peers: benchmarks/.peers/.installed
 
 # The pictures of docs/dashboard.md, from a running demonstration.
 pictures: setup
 	PICTURES_FOLDER=docs/pictures $(BIN)/pytest -n 0 tests/app/test_dashboard.py -k views
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -177,12 +177,11 @@ def _binance_kline(one: Symbol, now_ms: int) -> str:
     )
 
 
-def _binance_ticker(one: Symbol, now_ms: int) -> str:
+def _binance_quote(one: Symbol, now_ms: int) -> str:
     name, last = one.name.replace("_", ""), f"{one.close:.6f}"
     return (
-        f'{{"stream":"{name.lower()}@ticker","data":{{"e":"24hrTicker","E":{now_ms},"s":"{name}","p":"-47.20",'
-        f'"P":"-2.92","w":"{last}","c":"{last}","Q":"13","o":"{last}","h":"{one.high:.6f}","l":"{one.low:.6f}",'
-        f'"v":"{one.contracts_24h}","q":"157589.74","O":{now_ms - 86_400_000},"C":{now_ms},"F":1,"L":9,"n":9}}}}'
+        f'{{"stream":"{name.lower()}@bookTicker","data":{{"e":"bookTicker","u":400900217,"E":{now_ms},"T":{now_ms},'
+        f'"s":"{name}","b":"{last}","B":"31.210","a":"{last}","A":"40.660"}}}}'
     )
 
 
@@ -194,7 +193,7 @@ def _binance_trade(one: Symbol, now_ms: int) -> str:
     )
 
 
-SPELLINGS = {"mexc": (_kline, _ticker, _deal), "binance": (_binance_kline, _binance_ticker, _binance_trade)}
+SPELLINGS = {"mexc": (_kline, _ticker, _deal), "binance": (_binance_kline, _binance_quote, _binance_trade)}
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
@@ -262,6 +261,8 @@ class Server:
             b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
         )
         connection = Connection(client, path.strip("/").partition("/")[0].partition("?")[0])
+        streams = parse_qs(urlsplit(path).query).get("streams", [""])[0]  # Binance's way of naming them
+        connection.symbols.update(_binance_symbol(stream) for stream in streams.split("/") if stream)
         self.connections.append(connection)
         try:
             while True:
@@ -296,7 +297,7 @@ class Server:
                 connection.symbols.add(symbol)
             return framed(f'{{"channel":"rs.{method}","data":"success","ts":{now_ms}}}'.encode())
         if method == "SUBSCRIBE":
-            connection.symbols.update(name.partition("@")[0].upper() for name in command["params"])
+            connection.symbols.update(map(_binance_symbol, command["params"]))
             return framed(json.dumps({"result": None, "id": command.get("id")}).encode())
         return b""
 
@@ -457,6 +458,10 @@ class Server:
                 with connection.sending:
                     connection.socket.sendall(part)
         return {"seconds": time.perf_counter() - started_s}
+
+
+def _binance_symbol(stream: str) -> str:
+    return stream.partition("@")[0].upper()
 
 
 def _unmask(waiting: bytes) -> tuple[int, bytes, bytes] | None:

@@ -56,11 +56,12 @@ class Contender:
         return [one["frames"] / one["wall_s"] for one in self.results]
 
 
-def own(name: str, symbols: int, frames: int, note: str = "") -> Contender:
+def own(name: str, symbols: int, frames: int, note: str = "", history_minutes: int | None = None) -> Contender:
     """A contender of ``contenders.py``."""
-    return Contender(
-        name, [sys.executable, str(HERE / "contenders.py"), name, "{port}", str(symbols), "{core}"], frames, note
-    )
+    command = [sys.executable, str(HERE / "contenders.py"), name, "{port}", str(symbols), "{core}"]
+    if history_minutes is not None:
+        command.append(str(history_minutes))
+    return Contender(name, command, frames, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def started(contender: Contender, port: int, start_s: float) -> Iterator[subproc
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=None if os.environ.get("DBG") else subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
