@@ -1,4 +1,7 @@
-"""Contenders that run in perpwatch's own environment: ``python contenders.py NAME PORT SYMBOLS CORE``."""
+"""Contenders that run in perpwatch's own environment: ``python contenders.py NAME PORT SYMBOLS CORE [MINUTES]``.
+
+The last is how much history perpwatch reads at its start.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import random
 import socket
 import sys
@@ -217,6 +221,12 @@ def flood_config(port: int, symbols: int, folder: str, **overrides: Any) -> Conf
     return Config().with_overrides(table).with_overrides(overrides)
 
 
+def rss_mb() -> float:
+    """What this process holds in memory, in MB of 10^6 bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 class Heard:
     """When signals of running minutes were handed over, and for how long the garbage collector held everything."""
 
@@ -249,6 +259,8 @@ async def perpwatch(port: int, symbols: list[str]) -> None:
     watch, heard = Stopwatch(SETTLE_S), Heard()
     with tempfile.TemporaryDirectory() as folder:
         config = flood_config(port, len(symbols), folder)
+        if len(sys.argv) > 5:
+            config = config.with_overrides({"rest": {"history_minutes": int(sys.argv[5])}})
         adapter = adapter_for(config)
 
         def on_step(batch: Batch, step: Step) -> None:
@@ -275,6 +287,7 @@ async def perpwatch(port: int, symbols: list[str]) -> None:
                     "pushes": bot.engine.book.counters.pushes,
                     "signals": bot.engine.signals,
                     "lost": len(bot.engine.repairs),
+                    "rss_mb": rss_mb(),
                 }
                 await listen_for_ever(
                     lambda frames, size: watch.expect(frames), lambda: {"address": address} | heard.told()

@@ -6,11 +6,11 @@ import datetime
 import zoneinfo
 
 import pytest
-from cards import NOW_MS, SIGNAL, alert, notice, signal
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cards import NOW_MS, SIGNAL, alert, notice, signal
 from perpwatch.alert.card import DIGEST_LINES, MARKET_LINES, TITLE_LENGTH, card_of, digest_of, title_of
 from perpwatch.alert.notice import Development, Notice, NoticeKind
 from perpwatch.alert.operational import OperationalAlert, OperationalWatch, Phase, Snapshot, Trouble

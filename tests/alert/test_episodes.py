@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from cards import NOW_MS, alert, signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cards import NOW_MS, alert, signal
 from perpwatch.alert import episodes as module
 from perpwatch.alert.episodes import ENDS_AFTER_MS, Developed, Episodes
 from perpwatch.alert.outcomes import Outcomes
