@@ -80,6 +80,7 @@ def test_the_page_names_every_metric_with_its_type_and_labels_and_no_other() -> 
         monitor.metrics.deliveries = Deliveries(senders, {"terminal": Route()}, cards, monitor.bot.clock, lambda: 0.5)
         await asyncio.sleep(100)
         pages.append(scraped(monitor))
+        assert [(one.name, one.waiting) for one in monitor.report().channels] == [("terminal", 0)]
 
     run_watched(2, pump_at_s=60, visitor=visit)
     [families] = pages

@@ -93,6 +93,7 @@ COMMANDS = (
         "perpwatch.app.export_cli:export_command",
         "Write what is kept as Parquet files, one a day, for DuckDB, Polars and pandas.",
     ),
+    Command("alerts", "perpwatch.app.alerts_cli:alerts_app", "Test channels, and see what became of alerts."),
     Command("config", "perpwatch.app.config_cli:config_app", "Check or print the settings."),
     Command("db", "perpwatch.app.db:db_app", "Look at what is kept."),
     Command("rules", "perpwatch.app.rules_cli:rules_app", "Look at rules."),

@@ -103,6 +103,18 @@ class TroubleHealth(msgspec.Struct, frozen=True):
     since_ms: int
 
 
+class ChannelHealth(msgspec.Struct, frozen=True):
+    """How alerts arrive on one channel. Counts are since the program's start."""
+
+    name: str
+    waiting: int  # notices
+    sent: int
+    suppressed: int
+    failed: int  # for good
+    error: str  # what the last attempt ended with; empty when it went well
+    latency_s: float | None  # mean, from the signal to the acknowledgement; None before the first
+
+
 class Health(msgspec.Struct, frozen=True):
     """What ``/healthz`` says."""
 
@@ -120,6 +132,7 @@ class Health(msgspec.Struct, frozen=True):
     repairs: RepairsHealth
     rest: RestHealth
     alerts: tuple[TroubleHealth, ...]  # operational alerts that are open
+    channels: tuple[ChannelHealth, ...] = ()  # where alerts are sent
 
 
 def judge(snapshot: Snapshot, thresholds: Thresholds, open_alerts: Mapping[Trouble, int] | None = None) -> Health:
@@ -283,7 +296,13 @@ class Monitor:
         newest = self._newest
         if newest is None or self.bot.clock.monotonic() - newest.now_s > 2 * LOOK_EVERY_S:
             newest = self.look()
-        return judge(newest, self.watch.thresholds, self.watch.open())
+        health = judge(newest, self.watch.thresholds, self.watch.open())
+        deliveries = self.metrics.deliveries
+        if deliveries is None:
+            return health
+        channels = tuple(msgspec.convert(one, ChannelHealth, from_attributes=True) for one in deliveries.status())
+        failing = tuple(f"the channel {one.name} fails: {one.error}" for one in channels if one.error)
+        return msgspec.structs.replace(health, channels=channels, notes=health.notes + failing)
 
     def _take(self) -> Snapshot:
         bot, metrics = self.bot, self.metrics
