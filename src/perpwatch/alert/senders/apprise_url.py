@@ -216,7 +216,9 @@ def _told(messages: Iterable[str], secrets: Sequence[str]) -> str:
     """Complaints in one line, without secrets."""
     text = "; ".join(dict.fromkeys(" ".join(one.split()) for one in messages))
     for secret in secrets:
-        text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)
+        # A short one may be part of a word that means something else.
+        pattern = re.escape(secret) if len(secret) > 8 else rf"(?<!\w){re.escape(secret)}(?!\w)"
+        text = re.sub(pattern, "***", text, flags=re.IGNORECASE)
     return cleaned(text)[:MAX_REASON_CHARACTERS]
 
 
