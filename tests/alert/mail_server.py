@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import random
+import time
 from collections import deque
 from email.message import EmailMessage
 from types import TracebackType
@@ -23,21 +25,33 @@ class MailServer:
         self.port = 0
         self.letters: list[EmailMessage] = []
         self.replies: deque[str] = deque()  # to the next letters, instead of taking them; "" cuts the line
+        self.reply_shares: dict[str, float] = {}  # to all others
         self.pause_s = 0.0  # before a letter is answered
+        self.received_s: list[float] = []  # when letters came, taken or not
         self._password = password
+        self._random = random.Random(1)
         self._server: asyncio.Server | None = None
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.received_s.append(time.monotonic())
         await asyncio.sleep(self.pause_s)
-        if self.replies:
-            reply = self.replies.popleft()
+        reply = self.replies.popleft() if self.replies else self._drawn()
+        if reply is not None:
             if not reply:
-                assert isinstance(server.transport, asyncio.Transport)
-                server.transport.abort()
+                assert server.transport is not None
+                server.transport.abort()  # type: ignore[attr-defined]  # of any loop
             return reply
         assert isinstance(envelope.content, bytes)
         self.letters.append(email.message_from_bytes(envelope.content, policy=email.policy.default))
         return "250 taken"
+
+    def _drawn(self) -> str | None:
+        number = self._random.random()
+        for reply, share in self.reply_shares.items():
+            number -= share
+            if number < 0.0:
+                return reply
+        return None
 
     def _authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: object

@@ -149,6 +149,8 @@ async def test_what_may_pass_is_worth_another_try(status: int) -> None:
         failure = await failure_of(sender)
         assert isinstance(failure, DeliveryFailed)
         assert failure.retry_after_s == 7.0
+        # After an error that does not say so, the message may have been taken; it is sent again as it was.
+        assert failure.may_be_shown is (status not in (425, 429, 503))
         assert failure.reason.startswith(f"HTTP {status}")
 
 
@@ -185,7 +187,9 @@ def test_a_pause_is_asked_for_in_seconds_or_until_a_date() -> None:
 async def test_what_goes_wrong_on_the_way_is_worth_another_try(fault: Fault) -> None:
     async with WebhookServer(SECRET) as server, sending(server, timeout_s=0.3) as sender:
         server.faults.append(fault)
-        assert isinstance(await failure_of(sender), DeliveryFailed)
+        failure = await failure_of(sender)
+        assert isinstance(failure, DeliveryFailed)
+        assert failure.may_be_shown
         await sender.send(card(), [notice()])
         assert list(server.messages) == [notice().key]
 
@@ -197,6 +201,7 @@ async def test_nobody_there_is_worth_another_try() -> None:
         failure = await failure_of(sender)
         assert isinstance(failure, DeliveryFailed)
         assert failure.reason.startswith("no connection")
+        assert not failure.may_be_shown
 
 
 async def test_the_address_is_shown_nowhere() -> None:

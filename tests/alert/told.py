@@ -12,12 +12,12 @@ from perpwatch.model import AssetClass, Direction, Level, Reason, Signal, Timefr
 TIME_MS = 1_760_000_040_000
 
 
-def alert(symbol: str = "MOG_USDT", *, escalation: int = 0, value: float = 113.0) -> Alert:
+def alert(symbol: str = "MOG_USDT", *, value: float = 113.0, time_ms: int = TIME_MS) -> Alert:
     signal = Signal(
         detector="rarity",
         symbol=symbol,
         timeframe=Timeframe.Min1,
-        open_time_ms=TIME_MS - 40_000,
+        open_time_ms=time_ms - 40_000,
         direction=Direction.UP,
         level=Level.EXTREME,
         price=0.0000004123,
@@ -25,26 +25,26 @@ def alert(symbol: str = "MOG_USDT", *, escalation: int = 0, value: float = 113.0
         is_running=True,
         trust=Trust.STREAMED,
         reasons=(Reason("turnover_ratio", value, "x", f"volume {value:g} × its usual"),),
-        event_time_ms=TIME_MS,
-        received_time_ns=TIME_MS * 1_000_000,
+        event_time_ms=time_ms,
+        received_time_ns=time_ms * 1_000_000,
     )
-    return Alert(f"{symbol}:Min1:{escalation}", signal, TIME_MS, TIME_MS, escalation, value, 1e-4, rule="pump")
+    return Alert(f"{symbol}:Min1:0", signal, time_ms, time_ms, 0, value, 1e-4, rule="pump")
 
 
-def notice(number: int = 0, symbol: str = "MOG_USDT") -> Notice:
+def notice(number: int = 0, symbol: str = "MOG_USDT", time_ms: int = TIME_MS) -> Notice:
     """An alert about one symbol."""
-    one = alert(symbol)
+    one = alert(symbol, time_ms=time_ms)
     key = f"{one.key}:{number}"
     return Notice(
         key=key,
         thread=key,
         kind=NoticeKind.ALERT,
-        time_ms=TIME_MS,
+        time_ms=time_ms,
         level=Level.EXTREME,
         rule="pump",
         symbol=symbol,
         asset_class=AssetClass.COIN,
-        received_time_ns=TIME_MS * 1_000_000,
+        received_time_ns=time_ms * 1_000_000,
         alert=one,
     )
 

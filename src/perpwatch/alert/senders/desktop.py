@@ -97,7 +97,7 @@ async def _run(arguments: Sequence[str]) -> None:
             stderr=asyncio.subprocess.PIPE,
         )
     except OSError as error:
-        raise DeliveryFailed(f"{program} cannot be started: {error.strerror}") from error
+        raise DeliveryFailed(f"{program} cannot be started: {error.strerror}", may_be_shown=False) from error
     try:
         async with asyncio.timeout(TIMEOUT_S):
             _, said = await process.communicate()
@@ -109,4 +109,4 @@ async def _run(arguments: Sequence[str]) -> None:
             await process.wait()
     if process.returncode:
         reason = " ".join(said.decode(errors="replace").split())[:200]
-        raise DeliveryFailed(f"{program} failed: {reason or f'exit code {process.returncode}'}")
+        raise DeliveryFailed(f"{program} failed: {reason or f'exit code {process.returncode}'}", may_be_shown=False)

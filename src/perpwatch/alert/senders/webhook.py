@@ -38,6 +38,8 @@ MAX_RETRY_AFTER_S = 3_600.0
 MIN_SECRET_BYTES = 16
 #: Statuses below 500 after which the same request may be taken: time out, too early, too many.
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
+#: Statuses that say that nothing was done. After another error of a server, or of one before it, that is not known.
+_NOT_TAKEN = frozenset({425, 429, 503})
 _encoder = msgspec.json.Encoder()
 
 
@@ -118,7 +120,8 @@ class WebhookSender:
             except TimeoutError as error:
                 raise DeliveryFailed(f"no answer within {self._timeout_s:g} s") from error
             except (aiohttp.ClientError, OSError) as error:
-                raise DeliveryFailed(_network_reason(error)) from error
+                may_be_shown = not isinstance(error, aiohttp.ClientConnectorError)
+                raise DeliveryFailed(_network_reason(error), may_be_shown=may_be_shown) from error
         return message.id
 
     def _session(self) -> aiohttp.ClientSession:
@@ -140,7 +143,7 @@ class WebhookSender:
         reason = f"HTTP {status}: {said}" if said else f"HTTP {status} {response.reason or ''}".rstrip()
         if status >= 500 or status in _WORTH_ANOTHER_TRY:
             wait_s = retry_after(response.headers.get("Retry-After", ""), self._wall_s())
-            raise DeliveryFailed(reason, retry_after_s=wait_s)
+            raise DeliveryFailed(reason, retry_after_s=wait_s, may_be_shown=status not in _NOT_TAKEN)
         raise DeliveryRefused(reason)
 
     def _shown(self, answer: bytes) -> str:

@@ -37,7 +37,7 @@ class Worker:
             call = self._call = self._start(work)
             self._key = key
         elif self._key != key:
-            raise DeliveryFailed("still waiting for the answer to the message before")
+            raise DeliveryFailed("still waiting for the answer to the message before", may_be_shown=False)
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(call)
