@@ -42,6 +42,11 @@ class Demo:
             time.sleep(0.5)  # the bot and we share one budget
         pytest.fail(f"the exchange does not answer: {said}")
 
+    def pumps(self) -> Any:
+        """The moves that the exchange has planted, and will."""
+        with urllib.request.urlopen(f"{self.exchange}/sim/truth", timeout=10) as answer:
+            return json.load(answer)
+
     def act(self, action: str, token: str = TOKEN) -> Any:
         request = urllib.request.Request(
             f"{self.url}/api/v1/actions/{action}", method="POST", headers={"Authorization": f"Bearer {token}"}
@@ -51,8 +56,8 @@ class Demo:
 
 
 @contextlib.contextmanager
-def running_demo(folder: Path) -> Iterator[Demo]:
-    """A demonstration that knows the first histories."""
+def running_demo(folder: Path, **settings: str) -> Iterator[Demo]:
+    """A demonstration that knows the first histories; ``settings`` go on top of those of all tests."""
     log = folder / "log"
     ours = {
         "PERPWATCH_HEALTH__PORT": "0",
@@ -65,7 +70,7 @@ def running_demo(folder: Path) -> Iterator[Demo]:
     command = [sys.executable, "-c", "from perpwatch.app.cli import main; main()"]
     command += ["demo", "--pairs", str(PAIRS), "--format", "log", "--duration", "600"]
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stderr=errors, env=others | ours, cwd=folder, text=True)
+        process = subprocess.Popen(command, stderr=errors, env=others | ours | settings, cwd=folder, text=True)
         try:
             deadline_s = time.monotonic() + 40
             while True:
