@@ -24,7 +24,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "picows": ("feed/connection.py",),
     "aiohttp": ("feed/rest.py", "sim/server.py", "sim/bot_api.py", "sim/webhook.py", "alert/senders/", "app/"),
-    "aiogram": ("alert/senders/telegram.py", "app/telegram_commands.py"),
+    "aiogram": ("alert/senders/telegram.py", "app/telegram_"),
     "apprise": ("alert/senders/apprise_url.py",),
     **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
 }

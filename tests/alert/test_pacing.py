@@ -125,6 +125,15 @@ def test_destinations_are_forgotten_only_when_nothing_counts_any_more() -> None:
     assert pacer.free_at_s("-1") == 60.0, "the first call counts for a minute, however many others there were"
 
 
+def test_calls_of_an_earlier_run_count_in_whatever_order_they_are_recalled() -> None:
+    pacer = Pacer(SERVICE, limits_of)
+    for second in (*range(10, 20), *range(10)):
+        pacer.recall("-1", float(second))
+    assert pacer.free_at_s("-1") == 60.0
+    pacer.end(pacer.begin("-1", 60.0), 60.0)
+    assert pacer.free_at_s("-1") == 61.0
+
+
 def test_turns_come_in_order_and_a_pause_is_obeyed_for_everybody() -> None:
     async def scenario() -> list[tuple[str, float]]:
         loop = asyncio.get_running_loop()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from local_exchange import until
 from perpwatch.alert.buttons import Act, reference
 from perpwatch.alert.routing import Route
 from perpwatch.alert.senders.telegram import TelegramBot, TelegramSender
@@ -32,12 +32,6 @@ from perpwatch.sim.bot_api import BotApiServer, Fault, SentMessage
 from perpwatch.store import Database, Reader, Writer
 
 USER, STRANGER, GROUP = 77, 99, -1001234567890
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @dataclass

@@ -54,13 +54,16 @@ class _Record:
                 free_s = max(free_s, self.answered_s[place] + limit.seconds)
         return free_s
 
-    def answer(self, now_s: float) -> None:
-        self.under_way -= 1
-        if self.limits:
-            self.answered_s.append(now_s)
-            # The most calls that a limit looks back at: older ones decide nothing.
-            if len(self.answered_s) > max(limit.calls for limit in self.limits):
-                self.answered_s.popleft()
+    def note(self, answered_s: float) -> None:
+        if not self.limits:
+            return
+        if self.answered_s and answered_s < self.answered_s[-1]:
+            self.answered_s = deque(sorted([*self.answered_s, answered_s]))
+        else:
+            self.answered_s.append(answered_s)
+        # The most calls that a limit looks back at: older ones decide nothing.
+        if len(self.answered_s) > max(limit.calls for limit in self.limits):
+            self.answered_s.popleft()
 
     def is_idle(self, now_s: float) -> bool:
         longest_s = max((limit.seconds for limit in self.limits), default=0.0)
@@ -94,20 +97,21 @@ class Pacer:
     def begin(self, destination: str, now_s: float) -> Call:
         """A call is being sent; only when :meth:`free_at_s` allows it."""
         assert now_s >= self.free_at_s(destination), f"{destination} is called too early"
-        record = self._destinations.get(destination)
-        if record is None:
-            if len(self._destinations) >= MAX_IDLE_DESTINATIONS:
-                self._forget(now_s)
-            record = self._destinations[destination] = _Record(tuple(self._limits_of(destination)))
-        for one in (record, self._service):
-            one.under_way += 1
+        for record in (self._record(destination, now_s), self._service):
+            record.under_way += 1
         self._calls += 1
         return Call(self._calls, destination)
 
     def end(self, call: Call, now_s: float) -> None:
         """A call was answered, or given up for good; to be told of each call once."""
         for record in (self._destinations[call.destination], self._service):
-            record.answer(now_s)
+            record.under_way -= 1
+            record.note(now_s)
+
+    def recall(self, destination: str, answered_s: float) -> None:
+        """A call of an earlier run was answered then; the service still counts it."""
+        for record in (self._record(destination, answered_s), self._service):
+            record.note(answered_s)
 
     def hold(self, destination: str, now_s: float, retry_after_s: float, *, is_whole_service: bool = False) -> None:
         """The service asked for a pause. Asked so for a second destination meanwhile, it means all of them."""
@@ -120,6 +124,14 @@ class Pacer:
             record.held_until_s = max(record.held_until_s, until_s)
         if is_whole_service or is_second:
             self._service.held_until_s = max(self._service.held_until_s, until_s)
+
+    def _record(self, destination: str, now_s: float) -> _Record:
+        record = self._destinations.get(destination)
+        if record is None:
+            if len(self._destinations) >= MAX_IDLE_DESTINATIONS:
+                self._forget(now_s)
+            record = self._destinations[destination] = _Record(tuple(self._limits_of(destination)))
+        return record
 
     def _forget(self, now_s: float) -> None:
         for name in [name for name, record in self._destinations.items() if record.is_idle(now_s)]:

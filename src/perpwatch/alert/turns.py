@@ -35,6 +35,10 @@ class Turns:
         """How long a call would have to wait if it were the next; 0 for not at all, ``inf`` for an answer first."""
         return max(0.0, self._pacer.free_at_s(destination) - self._monotonic())
 
+    def recall(self, destination: str, ago_s: float) -> None:
+        """An earlier run made a call, which was answered so long ago."""
+        self._pacer.recall(destination, self._monotonic() - ago_s)
+
     async def ready(self, destination: str) -> None:
         """Wait until a call would be allowed, without making one; another may still come first."""
         while (wait_s := self.wait_s(destination)) > 0.0:

@@ -27,6 +27,7 @@ from perpwatch.app.config import DEFAULT_FILE, Config, load_config
 from perpwatch.app.ledger_cli import span_ms
 from perpwatch.app.printing import ConfigOption, Format, FormatOption, console, print_rows, stdout
 from perpwatch.app.senders import folder_of, senders_of
+from perpwatch.app.telegram_cli import chats
 from perpwatch.app.telling import TextCards
 from perpwatch.errors import ConfigurationError, DeliveryError, DeliveryFailed, DeliveryRefused, StoreError
 from perpwatch.model import Level
@@ -266,6 +267,9 @@ def schema() -> None:
     from perpwatch.alert.senders.webhook_message import schema_text
 
     sys.stdout.write(schema_text())
+
+
+alerts_app.command()(chats)
 
 
 # --- What they share -----------------------------------------------------------------------------------------------

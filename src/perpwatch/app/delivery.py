@@ -46,6 +46,8 @@ LOOK_EVERY_S = 5.0
 LONGEST_SLEEP_S = 60.0
 #: So far back messages can still be changed.
 RESTORED_MS = 48 * 3_600_000
+#: No service counts calls for longer.
+COUNTED_MS = 60_000
 #: Rows read at the start, and at each look.
 MOST_ROWS = 100_000
 #: Seconds from the signal to the acknowledgement.
@@ -152,6 +154,7 @@ class Deliveries:
         older = self._reader.deliveries(0, [DeliveryState.PENDING], limit=MOST_ROWS, until_ms=now_ms - RESTORED_MS)
         for name, channel in self._channels.items():
             rows, unreadable = _readable(row for row in older + recent if row.channel == name)
+            _recall_calls(channel.sender, rows, now_ms)
             self._put(channel, unreadable + channel.outbox.restore(rows, now_ms))
             if len(channel.outbox):
                 logger.info("%d notices of an earlier run wait for %s", len(channel.outbox), name)
@@ -405,6 +408,17 @@ def _readable(rows: Iterable[Delivery]) -> tuple[list[Delivery], list[Delivery]]
             why = f"it cannot be read: {error}"
             unreadable.append(msgspec.structs.replace(row, state=DeliveryState.FAILED, why=why))
     return readable, unreadable
+
+
+def _recall_calls(sender: Sender, rows: Iterable[Delivery], now_ms: int) -> None:
+    """The service still counts what an earlier run has just sent, or was sending when it died."""
+    calls = {
+        row.digest or row.key: row.sent_ms or now_ms
+        for row in rows
+        if now_ms - row.sent_ms < COUNTED_MS or (row.attempts and row.state is DeliveryState.PENDING)
+    }
+    for sent_ms in calls.values():
+        sender.turns.recall(sender.destination, max(0, now_ms - sent_ms) / 1_000)
 
 
 def _budget_key(name: str) -> str:
