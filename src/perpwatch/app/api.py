@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -21,6 +21,7 @@ from fastapi import APIRouter, FastAPI, Header, Query, Request, WebSocket
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 
 from perpwatch.alert.outcomes import Score
@@ -32,8 +33,10 @@ from perpwatch.app.api_records import (
     ActionRecord,
     AlertRecord,
     Candles,
+    ChannelRecord,
     ConnectionRecord,
     Coverage,
+    DeliveryRecord,
     Done,
     LedgerPage,
     Login,
@@ -55,6 +58,7 @@ from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning
 from perpwatch.app.planning import PlanReport
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import AssetClass, Signal, Timeframe, Trust
+from perpwatch.store import DeliveryState
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +70,22 @@ MAX_CELLS = 300_000
 
 _T = TypeVar("_T")
 
+
+class _OfSymbol(Protocol):
+    @property
+    def symbol(self) -> str: ...
+
+
+_Of = TypeVar("_Of", bound=_OfSymbol)
+
 _RECORDS: tuple[Any, ...] = (
     ActionRecord,
     AlertRecord,
     Candles,
+    ChannelRecord,
     ConnectionRecord,
     Coverage,
+    DeliveryRecord,
     Done,
     LedgerPage,
     Login,
@@ -146,6 +160,8 @@ Symbol = Annotated[str, PathParameter(max_length=MAX_NAME, description="of a con
 Limit = Annotated[int, Query(ge=1, le=2_000, description="so many at most")]
 Offset = Annotated[int, Query(ge=0, le=100_000, description="so many are left out first")]
 SinceMs = Annotated[int, Query(ge=0, le=MAX_TIME_MS, description="exchange time from which on, ms")]
+UntilMs = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="exchange time before which, ms")]
+ChannelName = Annotated[str, StringConstraints(max_length=MAX_NAME)]
 SymbolFilter = Annotated[str | None, Query(max_length=60, description="of this contract only")]
 Only = Annotated[Literal["signal", "alert"] | None, Query(description="events of this type alone")]
 LastId = Annotated[str | None, Query(max_length=60, description="resume after this event")]
@@ -353,27 +369,50 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
     router = APIRouter(default_response_class=Response)
 
     @router.get("/signals", responses=_says(Signal, is_list=True))
-    async def signals(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
+    async def signals(
+        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: Limit = 200
+    ) -> Response:
         """The newest signals, oldest first: of the store, where there is one, else of this run."""
-        stored = await hub.read(lambda reader: reader.signals(since_ms, symbol, limit))
-        ours = _since(hub.bot.signals, since_ms, symbol)
+        stored = await hub.read(lambda reader: reader.signals(since_ms, symbol, limit, until_ms))
+        ours = _between(hub.bot.signals, lambda one: one.event_time_ms, since_ms, until_ms, symbol)
         return _json(_merged(stored or (), ours, lambda one: one.event_time_ms)[-limit:])
 
     @router.get("/alerts", responses=_says(AlertRecord, is_list=True))
-    async def alerts(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
-        """The newest alerts, oldest first."""
-        stored = await hub.read(lambda reader: reader.alerts(since_ms, symbol, limit)) or []
+    async def alerts(
+        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: Limit = 200
+    ) -> Response:
+        """The newest alerts, oldest first, and where they are kept, how far each has come on each channel."""
+        stored = await hub.read(lambda reader: reader.alerts(since_ms, symbol, limit, until_ms)) or []
         earlier = [record_of(alert) for one in stored if (alert := decoded_alert(one.body)) is not None]
-        ours = [one for one in hub.alerts() if one.time_ms >= since_ms and (symbol is None or one.symbol == symbol)]
+        ours = _between(hub.alerts(), lambda one: one.time_ms, since_ms, until_ms, symbol)
         by_key = {one.key: one for one in [*earlier, *ours]}
-        return _json(sorted(by_key.values(), key=lambda one: one.time_ms)[-limit:])
+        return _json(await hub.delivered(sorted(by_key.values(), key=lambda one: one.time_ms)[-limit:]))
+
+    @router.get("/deliveries", responses=_says(DeliveryRecord, is_list=True, refusals=(409, 422)))
+    async def deliveries(
+        since_ms: SinceMs = 0,
+        until_ms: UntilMs = None,
+        state: Annotated[list[DeliveryState] | None, Query(description="only in these states")] = None,
+        channel: Annotated[list[ChannelName] | None, Query(max_length=50, description="only on these")] = None,
+        limit: Limit = 200,
+    ) -> Response:
+        """The newest notices on each channel, oldest first: alerts, how they went on, operational ones."""
+        rows = await hub.read(lambda reader: reader.deliveries(since_ms, state or (), channel or (), limit, until_ms))
+        if rows is None:
+            raise HTTPException(409, "what was delivered is known where a watch keeps it, and nothing is kept here")
+        return _json([DeliveryRecord.of(one) for one in rows])
+
+    @router.get("/channels", responses=_says(ChannelRecord, is_list=True))
+    async def channels() -> Response:
+        """The channels that alerts go out by, and how they do."""
+        return _json(hub.channels())
 
     @router.get("/outcomes", responses=_says(OutcomeRecord, is_list=True))
-    async def outcomes(since_ms: SinceMs = 0, symbol: SymbolFilter = None, limit: Limit = 200) -> Response:
+    async def outcomes(
+        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: Limit = 200
+    ) -> Response:
         """What came of the newest alerts, oldest first."""
-        found = [
-            one for one in hub.outcome_records() if one.time_ms >= since_ms and (symbol is None or one.symbol == symbol)
-        ]
+        found = _between(hub.outcome_records(), lambda one: one.time_ms, since_ms, until_ms, symbol)
         return _json(found[-limit:])
 
     @router.get("/scorecard", responses=_says(Score, is_list=True))
@@ -405,8 +444,11 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
     return router
 
 
-def _since(signals: Iterable[Signal], since_ms: int, symbol: str | None) -> list[Signal]:
-    return [one for one in signals if one.event_time_ms >= since_ms and (symbol is None or one.symbol == symbol)]
+def _between(
+    found: Iterable[_Of], time_of: Callable[[_Of], int], since_ms: int, until_ms: int | None, symbol: str | None
+) -> list[_Of]:
+    end_ms = MAX_TIME_MS if until_ms is None else until_ms
+    return [one for one in found if since_ms <= time_of(one) < end_ms and (symbol is None or one.symbol == symbol)]
 
 
 def _merged(stored: Iterable[_T], ours: Iterable[_T], time_of: Callable[[_T], int]) -> list[_T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import inspect
 import logging
 import time
@@ -21,9 +22,11 @@ from perpwatch.app.api_market import FIELDS, MarketRow, MarketTable
 from perpwatch.app.api_records import (
     AlertRecord,
     Candles,
+    ChannelRecord,
     ClassCoverage,
     ConnectionRecord,
     Coverage,
+    DeliveryRecord,
     LedgerPage,
     LedgerRow,
     MinuteTrades,
@@ -80,6 +83,8 @@ KEPT_SILENCES = 2_000
 KEPT_OUTCOMES, OUTCOME_DAYS = 10_000, 30
 #: Over so many ticks the rate of a connection is told.
 RATE_TICKS = 10
+#: Rows of the outbox that are looked at for one answer.
+MOST_DELIVERIES = 10_000
 #: Candles that were asked of the exchange are good for so long.
 CANDLES_FRESH_S, CANDLES_KEPT = 60.0, 200
 #: An answer of the exchange is awaited for so long; then what is at hand must do.
@@ -499,6 +504,26 @@ class Hub:
         return TradesFlow(symbol, bool(minutes), minutes)
 
     # --- What was found ---------------------------------------------------------------------------------------------
+
+    def channels(self) -> list[ChannelRecord]:
+        """How the channels do that alerts go out by; none where none is configured."""
+        deliveries = self.monitor.metrics.deliveries
+        return [ChannelRecord(**dataclasses.asdict(one)) for one in deliveries.status()] if deliveries else []
+
+    async def delivered(self, alerts: Sequence[AlertRecord]) -> list[AlertRecord]:
+        """The alerts with what became of them on each channel, where that is kept."""
+        if not alerts:
+            return []
+        # A notice is decided with its alert; the exchange's time stands on both.
+        first_ms, last_ms = alerts[0].time_ms, alerts[-1].time_ms
+        rows = await self.read(lambda reader: reader.deliveries(first_ms, limit=MOST_DELIVERIES, until_ms=last_ms + 1))
+        if rows is None:
+            return list(alerts)
+        by_key: dict[str, list[DeliveryRecord]] = {one.key: [] for one in alerts}
+        for row in rows:
+            if row.key in by_key:
+                by_key[row.key].append(DeliveryRecord.of(row))
+        return [msgspec.structs.replace(one, deliveries=by_key[one.key]) for one in alerts]
 
     def alerts(self) -> list[AlertRecord]:
         """The newest alerts of this run, oldest first."""

@@ -13,6 +13,7 @@ from perpwatch.app.freshness import Freshness
 from perpwatch.app.health import Health
 from perpwatch.app.usual import UsualTurnover
 from perpwatch.model import AssetClass, Candle, Contract, Direction, Signal, Timeframe, Trust
+from perpwatch.store import Delivery, DeliveryState
 
 
 class ServedBy(enum.StrEnum):
@@ -145,6 +146,50 @@ class LedgerPage(msgspec.Struct, frozen=True):
     rows: list[LedgerRow]
 
 
+class DeliveryRecord(msgspec.Struct, frozen=True):
+    """How far a notice has come on one channel."""
+
+    key: str  # of the notice; an alert's own
+    channel: str
+    kind: str
+    time_ms: int  # at which it was decided
+    symbol: str  # empty for none
+    rule: str
+    state: DeliveryState
+    why: str  # suppressed or failed, or what the last attempt ended with
+    attempts: int
+    sent_ms: int | None  # when it was acknowledged, by our wall clock
+    latency_ms: int | None  # from the signal to the acknowledgement
+
+    @classmethod
+    def of(cls, one: Delivery) -> DeliveryRecord:
+        return cls(
+            key=one.key,
+            channel=one.channel,
+            kind=one.kind,
+            time_ms=one.time_ms,
+            symbol=one.symbol,
+            rule=one.rule,
+            state=one.state,
+            why=one.why,
+            attempts=one.attempts,
+            sent_ms=one.sent_ms or None,
+            latency_ms=one.latency_ms,
+        )
+
+
+class ChannelRecord(msgspec.Struct, frozen=True):
+    """A channel that alerts go out by; counts are of this run."""
+
+    name: str
+    waiting: int
+    sent: int
+    suppressed: int
+    failed: int
+    error: str  # what the last attempt ended with; empty when it went well
+    latency_s: float | None  # mean, from the signal to the acknowledgement
+
+
 class AlertRecord(msgspec.Struct, frozen=True):
     """An alert of one contract (``alert``) or of the whole market (``market``)."""
 
@@ -155,6 +200,7 @@ class AlertRecord(msgspec.Struct, frozen=True):
     text: str
     alert: Alert | None = None
     market: MarketAlert | None = None
+    deliveries: list[DeliveryRecord] | None = None  # on each channel; null on the live stream and where nothing is kept
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True):

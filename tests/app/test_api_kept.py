@@ -1,0 +1,117 @@
+"""The API of a watch that keeps what it finds: alerts with what became of them on each channel, page by page."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from msgspec.json import encode
+
+from perpwatch.alert.policy import Alert
+from perpwatch.app.bot import Bot, adapter_for
+from perpwatch.app.config import load_config
+from perpwatch.app.dashboard.server import dashboard
+from perpwatch.app.health import watch_over
+from perpwatch.app.health_config import HealthConfig
+from perpwatch.model import Direction, Level, Reason, Signal, Timeframe, Trust
+from perpwatch.sim import DEFAULT_START_MS, Clock, SimulatedNetwork, build
+from perpwatch.store import Alerted, Database, Delivery, DeliveryState, Writer
+
+ALERTS = 5
+
+
+def alert(number: int) -> Alert:
+    time_ms = DEFAULT_START_MS + number * 60_000
+    signal = Signal(
+        detector="rarity",
+        symbol=("BTC_USDT", "ETH_USDT")[number % 2],
+        timeframe=Timeframe.Min1,
+        open_time_ms=time_ms - time_ms % 60_000,
+        direction=Direction.UP,
+        level=Level.STRONG,
+        price=1.5,
+        strength=20.0,
+        is_running=True,
+        trust=Trust.STREAMED,
+        reasons=(Reason("turnover_ratio", 20.0, "x", "volume 20 × its usual"),),
+        event_time_ms=time_ms,
+        received_time_ns=time_ms * 1_000_000,
+    )
+    return Alert(f"alert:{number}", signal, time_ms, time_ms, 0, 20.0, 1e-4, rule="default")
+
+
+def deliveries(one: Alert) -> list[Delivery]:
+    def row(channel: str, state: DeliveryState, **more: Any) -> Delivery:
+        return Delivery(
+            channel=channel, key=one.key, thread=one.key, kind="alert", time_ms=one.time_ms, state=state, **more
+        )
+
+    return [
+        row("phone", DeliveryState.SENT, sent_ms=one.time_ms + 300, latency_ms=280, attempts=1, receipt="17"),
+        row("desk", DeliveryState.FAILED, why="HTTP 410: gone", attempts=3),
+    ]
+
+
+async def test_alerts_say_what_became_of_them_on_each_channel(tmp_path: Path) -> None:
+    path = tmp_path / "kept.db"
+    database = Database.open(str(path))
+    alerts = [alert(number) for number in range(ALERTS)]
+    async with Writer(database) as writer:
+        for one in alerts:
+            await writer.put(Alerted(one.key, one.time_ms, one.symbol, encode(one)), *deliveries(one))
+        assert await writer.flush(10.0)
+    database.close()
+    settings = {"dashboard": {"port": 0}, "store": {"url": f"sqlite:///{path}"}}
+    config = load_config(None, settings)
+    clock = Clock.starting_at(DEFAULT_START_MS)
+    async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
+        bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
+        async with (
+            watch_over(bot, HealthConfig(enabled=False), network.get) as monitor,
+            dashboard(bot, monitor, config, "a test") as url,
+            aiohttp.ClientSession(url + "/api/v1/") as session,
+        ):
+
+            async def get(path: str) -> Any:
+                async with session.get(path) as answer:
+                    assert answer.status == 200, await answer.text()
+                    return await answer.json()
+
+            found = await get("alerts")
+            assert [one["key"] for one in found] == [one.key for one in alerts]
+            for one in found:
+                states = {each["channel"]: each for each in one["deliveries"]}
+                assert (states["phone"]["state"], states["phone"]["latency_ms"]) == ("sent", 280)
+                assert (states["desk"]["state"], states["desk"]["why"]) == ("failed", "HTTP 410: gone")
+                assert states["desk"]["sent_ms"] is None
+            # Page by page, backwards, each alert once.
+            pages: list[str] = []
+            until = ""
+            while page := await get(f"alerts?limit=2{until}"):
+                pages = [one["key"] for one in page] + pages
+                until = f"&until_ms={page[0]['time_ms']}"
+            assert pages == [one.key for one in alerts]
+            assert [one["key"] for one in await get("alerts?symbol=ETH_USDT")] == ["alert:1", "alert:3"]
+            failed = await get("deliveries?state=failed")
+            assert [(one["key"], one["channel"]) for one in failed] == [(one.key, "desk") for one in alerts]
+            assert len(await get("deliveries?channel=phone&state=sent&state=pending")) == ALERTS
+            assert await get("channels") == []
+
+
+@pytest.mark.parametrize("path", ["deliveries"])
+async def test_what_is_not_kept_is_said_so(path: str) -> None:
+    config = load_config(None, {"dashboard": {"port": 0}, "store": {"enabled": False}})
+    clock = Clock.starting_at(DEFAULT_START_MS)
+    async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
+        bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
+        async with (
+            watch_over(bot, HealthConfig(enabled=False), network.get) as monitor,
+            dashboard(bot, monitor, config, "a test") as url,
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/api/v1/{path}") as answer,
+        ):
+            assert answer.status == 409
+            assert "nothing is kept here" in (await answer.json())["detail"]
