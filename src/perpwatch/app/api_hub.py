@@ -47,10 +47,11 @@ from perpwatch.app.api_stream import Events, Message, Topic
 from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning, try_rule
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
-from perpwatch.app.freshness import Freshness, ages_ms, freshness_of, served_by_rest
+from perpwatch.app.freshness import Freshness, ages_ms, freshness_of, measure_freshness, served_by_rest
 from perpwatch.app.health import Monitor
 from perpwatch.app.metrics import coverage_of, covered_symbols
 from perpwatch.app.planning import PlanReport, plan_report
+from perpwatch.app.slices import one_by_one
 from perpwatch.app.usual import USUAL_CANDLES, usual_turnover
 from perpwatch.app.view import alert_line
 from perpwatch.detect.rules import Condition, Rule, describe
@@ -121,7 +122,6 @@ class Hub:
         self.events = Events(self.run_id, max_clients)
         self.outcomes: dict[str, Outcome] = {}
         self.ticks = 0
-        self.tick_cost_s = 0.0  # the last one's
         self._reader = reader
         self._tick_s = tick_s
         self._full = -1, Message(b"")
@@ -155,23 +155,22 @@ class Hub:
         await self._recall()
         while True:
             await asyncio.sleep(self._tick_s)
-            self.tick()
+            await self._tick()
 
-    def tick(self) -> None:
+    async def _tick(self) -> None:
         """Bring the table up to date, and tell everybody what changed."""
-        began_s = time.perf_counter()
-        self.ticks += 1
         self._frames.append(
             (self.bot.clock.monotonic(), {one.source: one.data_frames for one in self.bot.feed.pool.status()})
         )
         if self._freshness is None or self.ticks % FRESHNESS_TICKS == 0:
-            self._freshness = freshness_of(self.bot)
-        changed, gone = self.table.update()
+            self._freshness = await one_by_one(measure_freshness(self.bot))
+        changed, gone = await one_by_one(self.table.updating())
+        # From here on in one breath: who comes later begins with the new table, and who is here gets what changed.
+        self.ticks += 1
         if len(self.market):
             self.market.publish(self._message(changed, gone))
         if len(self.pulse):
             self.pulse.publish(self.pulse_now())
-        self.tick_cost_s = time.perf_counter() - began_s
 
     def market_now(self) -> Message:
         """The whole table as a message; made once for all who come between two ticks."""

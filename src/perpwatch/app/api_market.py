@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from perpwatch.app.bot import Bot
-from perpwatch.app.freshness import ages_ms
+from perpwatch.app.freshness import measure_ages
+from perpwatch.app.slices import Slices, at_once
 from perpwatch.market.candles import Series
 from perpwatch.market.ledger import CODES
 from perpwatch.model import MINUTE_MS, AssetClass, Candle, RunningCandle, Trust
@@ -27,6 +28,8 @@ MOVES = (1, 5, 15, 60)
 AGE_STEP_S = 5
 #: Ages are measured at every so-manieth tick.
 AGE_TICKS = 3
+#: Rows that are made without a pause; a millisecond.
+SLICE = 100
 #: Symbols whose usual figures are renewed in one tick; a thousand take four.
 RENEWED_PER_TICK = 300
 
@@ -97,24 +100,32 @@ class MarketTable:
         Returns:
             The rows that are new or changed, and the symbols that are gone.
         """
+        return at_once(self.updating())
+
+    def updating(self) -> Slices[tuple[list[MarketRow], list[str]]]:
+        """As :meth:`update`, in slices; :attr:`rows` are the old ones until it is done."""
         engine = self._bot.engine
-        now_ms = engine.now_ms
-        symbols = [symbol for symbol in self._bot.watched if symbol in engine.book.series]
-        self._renew(symbols, now_ms)
+        book = engine.book
+        yield from self._renew([symbol for symbol in self._bot.watched if symbol in book.series])
         if self._updates % AGE_TICKS == 0:
             step_ms = 1_000 * AGE_STEP_S
-            self._ages = {symbol: AGE_STEP_S * (age // step_ms) for symbol, age in ages_ms(self._bot).items()}
+            ages = yield from measure_ages(self._bot)
+            self._ages = {symbol: AGE_STEP_S * (age // step_ms) for symbol, age in ages.items()}
         self._updates += 1
         changed, rows = [], {}
-        for symbol in symbols:
-            row = self._row(engine.book.series[symbol], now_ms)
-            if row != self.rows.get(symbol):
-                changed.append(row)
-            rows[symbol] = row
+        for place, symbol in enumerate(self._bot.watched, 1):
+            series = book.series.get(symbol)
+            if series is not None:
+                row = self._row(series, engine.now_ms)
+                if row != self.rows.get(symbol):
+                    changed.append(row)
+                rows[symbol] = row
+            if place % SLICE == 0:
+                yield
         gone = [symbol for symbol in self.rows if symbol not in rows]
         for symbol in gone:
             self._past.pop(symbol, None)
-        self.rows, self.updated_ms = rows, now_ms
+        self.rows, self.updated_ms = rows, engine.now_ms
         self.version += bool(changed or gone)
         return changed, gone
 
@@ -179,13 +190,18 @@ class MarketTable:
             contract.asset_class,
         )
 
-    def _renew(self, symbols: list[str], now_ms: int) -> None:
+    def _renew(self, symbols: list[str]) -> Slices[None]:
         """Renew what is usual, and what is known, of some symbols whose minute is over."""
         if not symbols:
             return
-        opened_ms, book, ledger = now_ms - now_ms % MINUTE_MS, self._bot.engine.book.series, self._bot.engine.ledger
+        book, ledger, now_ms = self._bot.engine.book.series, self._bot.engine.ledger, self._bot.engine.now_ms
+        opened_ms = now_ms - now_ms % MINUTE_MS
         start = self._next % len(symbols)
-        for symbol in (symbols[start:] + symbols[:start])[:RENEWED_PER_TICK]:
+        for place, symbol in enumerate((symbols[start:] + symbols[:start])[:RENEWED_PER_TICK], 1):
+            if place % SLICE == 0:
+                yield
+            if symbol not in book:
+                continue
             past = self._past.setdefault(symbol, _Past())
             codes = ledger.codes(symbol, opened_ms - USUAL_MINUTES * MINUTE_MS, opened_ms)
             past.known = round(1.0 - codes.count(0) / len(codes), 3)

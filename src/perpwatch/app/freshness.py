@@ -11,10 +11,13 @@ from typing import Protocol
 import msgspec
 
 from perpwatch.app.engine import Engine
+from perpwatch.app.slices import Slices, at_once
 from perpwatch.feed.live import LiveFeed
 from perpwatch.feed.sweep import ACTIVE_MS, HOT, Ages, ages_of
 from perpwatch.model import MINUTE_MS
 
+#: Symbols that are measured without a pause; a millisecond.
+SLICE = 250
 _ACTIVE_MINUTES = ACTIVE_MS // MINUTE_MS
 
 
@@ -35,30 +38,45 @@ class Freshness(msgspec.Struct, frozen=True):
 
 def ages_ms(watch: Watch) -> dict[str, int]:
     """The age of the data of each watched symbol, in ms; one that nothing is known of is left out."""
+    return at_once(measure_ages(watch))
+
+
+def measure_ages(watch: Watch) -> Slices[dict[str, int]]:
+    """As :func:`ages_ms`, in slices."""
     engine, feed = watch.engine, watch.feed
     if not feed.exchange_clock.is_set:
         return {}
     now_ms = feed.now_ms()
     by_rest = feed.sweep.ages_ms(now_ms)
     ages = {}
-    for symbol, series in engine.book.series.items():
+    for place, (symbol, series) in enumerate(list(engine.book.series.items()), 1):
         known_ms = engine.book.known_until_ms(series)
         if known_ms or symbol in by_rest:
             by_stream = now_ms - known_ms if known_ms else by_rest[symbol]
             ages[symbol] = max(0, min(by_stream, by_rest.get(symbol, by_stream)))
+        if place % SLICE == 0:
+            yield
     return ages
 
 
 def freshness_of(watch: Watch) -> Freshness:
     """The ages at this moment."""
-    ages, series, now_ms = ages_ms(watch), watch.engine.book.series, watch.engine.now_ms
+    return at_once(measure_freshness(watch))
+
+
+def measure_freshness(watch: Watch) -> Slices[Freshness]:
+    """As :func:`freshness_of`, in slices."""
+    ages = yield from measure_ages(watch)
+    series, since_ms = watch.engine.book.series, watch.engine.now_ms - ACTIVE_MS
     turnover: dict[str, float] = {}
     activity: dict[str, float] = {}
-    for symbol in ages:
-        latest = [one for one in series[symbol].minutes[-_ACTIVE_MINUTES:] if one.close_time_ms > now_ms - ACTIVE_MS]
-        turnover[symbol] = sum(minute.turnover for minute in latest)
+    for place, symbol in enumerate(ages, 1):
+        minutes = series[symbol].minutes[-_ACTIVE_MINUTES:] if symbol in series else ()
+        turnover[symbol] = sum([one.turnover for one in minutes if one.close_time_ms > since_ms])
         told = watch.feed.sweep.activity(symbol)
         activity[symbol] = told if told is not None else turnover[symbol] / ACTIVE_MS * 1_000
+        if place % SLICE == 0:
+            yield
     active = sorted((symbol for symbol in ages if turnover[symbol]), key=lambda symbol: (-activity[symbol], symbol))
     return Freshness(
         ages_of(ages.values()),
