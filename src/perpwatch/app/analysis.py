@@ -112,9 +112,9 @@ class Analysis:
 
     # --- The flow ---------------------------------------------------------------------------------------------------
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         """Turnover of the running candle below which :meth:`judge_running` is certain to find nothing."""
-        return self.rules.wake_turnover(symbol, timeframe)
+        return self.rules.wake_turnover(symbol, timeframe, open_time_ms)
 
     def judge_running(
         self, candle: Candle, minute: Candle, event_time_ms: int, received_time_ns: int, found: Findings

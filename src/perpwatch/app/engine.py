@@ -335,10 +335,11 @@ class Engine:
         analysis, minute = self.analysis, self.book.running_candle(series, Timeframe.Min1)
         for timeframe in self.timeframes:
             candle = minute if timeframe is Timeframe.Min1 else self.book.running_candle(series, timeframe)
-            if candle.turnover >= analysis.wake_turnover(symbol, timeframe):
+            open_ms = candle.open_time_ms
+            if candle.turnover >= analysis.wake_turnover(symbol, timeframe, open_ms):
                 analysis.judge_running(candle, minute, event_time_ms, received_ns, step)
             # The minutes of a longer candle that have ended count towards what wakes it.
-            wake = min(wake, analysis.wake_turnover(symbol, timeframe) - (candle.turnover - minute.turnover))
+            wake = min(wake, analysis.wake_turnover(symbol, timeframe, open_ms) - (candle.turnover - minute.turnover))
         # Amounts of coin-margined contracts are in base coin, which no turnover can be compared with.
         series.wake_amount = -1.0 if series.contract.is_coin_margined else wake
 

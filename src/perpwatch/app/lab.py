@@ -397,7 +397,7 @@ class _Bench:
             self._offer(signals, now_ms)
 
     def update_running(self, candle: Candle, now_ms: int, minute: Candle) -> None:
-        if candle.turnover >= self.rules.wake_turnover(candle.symbol, candle.timeframe):
+        if candle.turnover >= self.rules.wake_turnover(candle.symbol, candle.timeframe, candle.open_time_ms):
             signals = self.rules.update(candle, now_ms, 0, minute)
             if signals and now_ms >= self.counted_ms:
                 self._offer(signals, now_ms)

@@ -65,7 +65,7 @@ class Breakout:
             self._learn(track, candle)
         return signal
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         track = self._symbols.get(symbol, {}).get(timeframe)
         if track is None or not track.turnovers.is_full or track.turnovers.mean <= 0.0:
             return NEVER

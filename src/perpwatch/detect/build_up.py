@@ -94,7 +94,7 @@ class BuildUp:
             received_time_ns=received_time_ns,
         )
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         """Running candles are not judged."""
         return NEVER
 

@@ -38,11 +38,15 @@ class Detector(Protocol):
         """
         ...
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         """Turnover of the running candle below which :meth:`update` is certain to return None.
 
         The caller then compares one number per push instead of calling. Valid until the next closed candle or signal
         of this symbol and timeframe; ``NEVER`` while the detector cannot fire.
+
+        Args:
+            open_time_ms: of the running candle. Two can be open at once, for seconds: one that has ended and is not
+                closed, and the next. None stands for whichever follows the last closed one.
         """
         ...
 

@@ -94,8 +94,8 @@ class Confirmed:
             return signal
         return msgspec.structs.replace(signal, reasons=signal.reasons + reasons_of(flow))
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
-        return self.detector.wake_turnover(symbol, timeframe)
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
+        return self.detector.wake_turnover(symbol, timeframe, open_time_ms)
 
     def reset(self, symbol: str) -> None:
         self.detector.reset(symbol)

@@ -180,7 +180,7 @@ class VolumeRarity:
             self._learn(track, candle)
         return signal
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         """The volume test turned round: the turnover at which x reaches the tail's quantile of q · minutes.
 
         The time of day is taken at its most permissive, so that the answer holds for whichever candle comes next.
@@ -193,7 +193,7 @@ class VolumeRarity:
         if mean <= 0.0:
             return NEVER
         wake_ratio = self._wake_ratio(track)
-        if track.told_ms >= track.end_ms:
+        if track.told_ms >= track.end_ms and open_time_ms in (None, track.told_ms):
             # The candle that was told still runs, and speaks again when it has doubled.
             wake_ratio = max(wake_ratio, 2.0 * track.told_ratio * (1.0 - 1e-9))
         return max(wake_ratio * mean, self._minimum_turnover)

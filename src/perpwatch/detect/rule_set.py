@@ -228,7 +228,9 @@ class RuleSet:
         for one in self._needed_by(candle.symbol):
             detector = one.detector
             assert detector is not None
-            if is_running and candle.turnover < detector.wake_turnover(candle.symbol, candle.timeframe):
+            if is_running and candle.turnover < detector.wake_turnover(
+                candle.symbol, candle.timeframe, candle.open_time_ms
+            ):
                 continue
             one.fed.add(candle.symbol)
             signal = detector.update(candle, event_time_ms, received_time_ns)
@@ -236,10 +238,14 @@ class RuleSet:
                 told += self._judge(one, signal, candle, minute)
         return told
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         """Turnover of the running candle below which :meth:`update` is certain to return nothing."""
         return min(
-            (one.detector.wake_turnover(symbol, timeframe) for one in self._needed_by(symbol) if one.detector),
+            (
+                one.detector.wake_turnover(symbol, timeframe, open_time_ms)
+                for one in self._needed_by(symbol)
+                if one.detector
+            ),
             default=NEVER,
         )
 

@@ -80,12 +80,13 @@ class Threshold:
             self._learn(track, candle)
         return signal
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         track = self._symbols.get(symbol, {}).get(timeframe)
         if track is None or not track.turnovers.is_full:
             return NEVER
         least = max(self._turnover_ratio * track.turnovers.mean, self._minimum_turnover)
-        return max(least, 2.0 * track.told_turnover) if track.told_ms >= track.end_ms else least
+        is_told = track.told_ms >= track.end_ms and open_time_ms in (None, track.told_ms)
+        return max(least, 2.0 * track.told_turnover) if is_told else least
 
     def reset(self, symbol: str) -> None:
         """Nothing spans two candles."""

@@ -108,11 +108,11 @@ class VolumeRatio:
             window.last_candle_ms = candle.open_time_ms
         return signal
 
-    def wake_turnover(self, symbol: str, timeframe: Timeframe) -> float:
+    def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         window = self._windows.get((symbol, timeframe))
         if window is None or timeframe not in self.thresholds:
             return NEVER
-        return self._least(window, None, self.running_threshold)
+        return self._least(window, open_time_ms, self.running_threshold)
 
     def reset(self, symbol: str) -> None:
         """Nothing to do: a mean over the last N known candles does not need them to be neighbours."""
