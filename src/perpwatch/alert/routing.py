@@ -147,10 +147,12 @@ class Allowance:
         """Why one more would be too many; empty when it would not."""
         self._forget(now_ms)
         for limit, length_ms, word in ((self.per_hour, HOUR_MS, "hour"), (self.per_day, DAY_MS, "day")):
-            if limit is not None:
+            if limit is None or len(self._spent_ms) < limit:
+                continue
+            # The oldest of the newest that use up the limit.
+            if limit == 0 or self._spent_ms[-limit] > now_ms - length_ms:
                 spent = sum(time_ms > now_ms - length_ms for time_ms in self._spent_ms)
-                if spent >= limit:
-                    return f"over the channel's budget: {spent} of {limit} alerts in the last {word}"
+                return f"over the channel's budget: {spent} of {limit} alerts in the last {word}"
         return ""
 
     def spend(self, now_ms: int) -> None:
