@@ -326,6 +326,7 @@ def test_dark_or_light_is_remembered(demo: Demo, page: Page) -> None:
 def test_a_contract_that_is_not_watched_is_said_in_words(demo: Demo, page: Page) -> None:
     page.goto(f"{demo.url}/symbol/%3Cimg%20src=x%20onerror=alert(1)%3E")
     expect(page.get_by_text("<img src=x onerror=alert(1)> is not watched.")).to_be_visible()
+    expect(page.get_by_text("This page opens by itself once it is watched")).to_be_visible()
 
 
 def test_stale_data_is_said_and_forgotten_when_the_bot_is_back(demo: Demo, page: Page) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from running_demo import TOKEN
 from running_watch import Watch, exchange_and_watch, keep, quiet_past
 
@@ -133,10 +133,13 @@ def expect_the_days_figures(kept: Kept, page: Page) -> None:
         expect(jump.locator(f"[data-figure={key}]")).to_have_text(value)
 
 
-def test_a_restart_is_said_and_the_page_is_live_again_by_itself(kept: Kept, page: Page) -> None:
+def test_a_restart_is_said_and_the_page_is_live_again_by_itself(kept: Kept, page: Page, browser: Browser) -> None:
     watch = kept.watch
     page.goto(f"{watch.url}/rules")
     expect_the_days_figures(kept, page)
+    contract = browser.new_page()  # somebody else looks at one contract meanwhile
+    contract.goto(f"{watch.url}/symbol/{MARKED}")
+    expect(contract.locator("[data-figure=price]")).not_to_have_text("–")
     page.goto(watch.url)
     price = page.locator(".ag-center-cols-container .ag-row[row-index='0'] [col-id=price]")
     price.wait_for()
@@ -150,6 +153,9 @@ def test_a_restart_is_said_and_the_page_is_live_again_by_itself(kept: Kept, page
     price.wait_for()
     expect(price).not_to_have_text(price.inner_text())  # it moves
     expect(page.locator("#pw-stale")).to_be_hidden()
+    expect(contract.locator("[data-figure=price]")).not_to_have_text("–", timeout=20_000)
+    expect(contract.locator("#pw-stale")).to_be_hidden()
+    contract.close()
     # The counts of the day and the hit rate are those from before.
     page.goto(f"{watch.url}/rules")
     expect_the_days_figures(kept, page)
@@ -243,6 +249,7 @@ def test_names_that_are_scripts_are_shown_as_text_everywhere(kept: Kept, page: P
         card.hover()
         card.click()
         expect(page.locator("h1")).to_have_text(symbol)
+        expect(page).to_have_title(f"{symbol} · perpwatch")
         expect(page.locator("[data-figure=price]")).not_to_have_text("–")
         page.locator("[data-chart=candles] canvas").first.wait_for()
         page.go_back()

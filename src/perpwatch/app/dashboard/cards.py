@@ -37,6 +37,21 @@ class Cards:
                 self._shown[one.key] = one, holder
 
 
+def chip(finding: Finding) -> None:
+    """An alert in a few words."""
+    signal = finding.signal
+    if signal is None:
+        with ui.link(target="/signals").classes("pw-chip"):
+            ui.label("◆ the whole market")
+            ui.label(clock(finding.time_ms)).classes("dim pw-num")
+        return
+    side = _SIDE.get(signal.direction, "")
+    with ui.link(target=f"/symbol/{quote(signal.symbol, safe='')}").classes(f"pw-chip {side}"):
+        ui.label(f"{_ARROW[signal.direction]} {signal.symbol}")
+        ui.label(next((one.text for one in signal.reasons if one.text), "")).classes(f"pw-num {side}")
+        ui.label(clock(finding.time_ms)).classes("dim pw-num")
+
+
 def _card(finding: Finding, now_ms: int) -> None:
     signal = finding.signal
     if signal is None:

@@ -6,7 +6,12 @@ from typing import Any
 
 from nicegui import ui
 
-from perpwatch.app.dashboard.frame import frame, panel
+from perpwatch.app.dashboard.cards import chip
+from perpwatch.app.dashboard.findings import Finding, Findings
+from perpwatch.app.dashboard.frame import LOOK_S, frame, panel, shown_hub
+
+#: Findings that are looked through, and alerts that are named above the map.
+MOST_FINDINGS, NEWEST_ALERTS = 200, 6
 
 
 def _column(
@@ -61,6 +66,7 @@ _COLOURS = (("move_60", "1 h move"), ("move_1", "1 min move"), ("anomaly", "anom
 
 
 def market() -> None:
+    hub = shown_hub()
     with frame("/", needs_pulse=False):
         with ui.element("div").classes("pw-row"):
             ui.label("Size: turnover of 24 h. Colour:").classes("dim")
@@ -76,6 +82,7 @@ def market() -> None:
                 ui.label("+5 %").props("id=pw-scale-high")
             ui.element("div").classes("pw-space")
             ui.label("").classes("dim pw-num").props("id=pw-feed")
+        newest = ui.element("div").classes("pw-newest").props('aria-label="newest alerts"')
         with panel():
             tree = ui.echart({"series": []}).style("height: min(42vh, 420px)").props('aria-label="map of the market"')
         with ui.element("div").classes("pw-row"):
@@ -104,3 +111,25 @@ def market() -> None:
         grid.classes("pw-grid").style("height: max(340px, 46vh)")
         ui.label("No contract matches the filters.").classes("pw-empty").props("id=pw-none hidden role=status")
         ui.add_body_html(f"<script>perpwatch.market({grid.id}, {tree.id})</script>")
+    findings = Findings(hub, None, MOST_FINDINGS)
+    shown: list[Finding] = []
+
+    def look() -> None:
+        nonlocal shown
+        # Of each contract the newest one.
+        of = {one.signal.symbol if one.signal is not None else "": one for one in findings.newest() if one.is_alert}
+        alerts = sorted(of.values(), key=lambda one: -one.time_ms)[:NEWEST_ALERTS]
+        if alerts == shown:
+            return
+        shown = alerts
+        newest.clear()
+        with newest:
+            for one in alerts:
+                chip(one)
+
+    async def begin() -> None:
+        await findings.recall()
+        look()
+
+    ui.timer(0.0, begin, once=True)
+    ui.timer(LOOK_S, look)

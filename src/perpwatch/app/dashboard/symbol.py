@@ -31,14 +31,27 @@ SYMBOL_CANDLES, MOST_FINDINGS, MOST_CARDS = 120, 500, 20
 def symbol(name: str) -> None:
     hub = shown_hub()
     with frame(f"/symbol/{name}"):
+        ui.page_title(f"{name} · perpwatch")
         detail = hub.symbol(name)
-        if detail is None:
-            ui.label(f"{name} is not watched.").classes("pw-title")
-            reasons = [one.reason for one in hub.bot.members if one.contract.symbol == name]
-            said = f"Why: {reasons[0]}." if reasons and reasons[0] else "The exchange may not list it, or not yet."
-            ui.label(f"{said} Press / to search another contract.").classes("dim")
-            return
-        _symbol(hub, name, detail)
+        if detail is not None:
+            _symbol(hub, name, detail)
+        else:
+            _absent(hub, name)
+
+
+def _absent(hub: Hub, name: str) -> None:
+    """A contract that is not watched, or not yet: the start of a watch takes seconds, and so does a listing."""
+    is_known = bool(hub.table.rows)
+    ui.label(f"{name} is not watched." if is_known else f"{name}: the market is being read.").classes("pw-title")
+    reasons = [one.reason for one in hub.bot.members if one.contract.symbol == name]
+    said = f"Why: {reasons[0]}." if reasons and reasons[0] else "The exchange may not list it, or not yet."
+    ui.label(f"{said} This page opens by itself once it is watched; press / to search another contract.").classes("dim")
+
+    def look() -> None:
+        if hub.symbol(name) is not None or bool(hub.table.rows) != is_known:
+            ui.navigate.reload()
+
+    ui.timer(LOOK_S, look)
 
 
 def _symbol(hub: Hub, name: str, detail: SymbolDetail) -> None:

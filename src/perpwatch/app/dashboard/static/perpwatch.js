@@ -35,7 +35,8 @@ const perpwatch = (() => {
       isCut = false;
       const message = JSON.parse(event.data);
       pulse = message;
-      if (run !== null && run !== message.run) location.reload(); // another run of the program
+      // Another run of the program knows nothing of this page. It is asked first, lest it is gone again by then.
+      if (run !== null && run !== message.run) fetch(location.href).then((answer) => { if (answer.ok) location.reload(); }, () => { run = ""; });
       run = message.run;
       take(message);
       show();
