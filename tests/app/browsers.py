@@ -24,8 +24,14 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-#: How each test that used a browser left its page.
-SCREENSHOTS = Path(os.environ.get("SCREENSHOTS_FOLDER", Path(__file__).parents[2] / "build" / "screenshots"))
+
+
+@pytest.fixture
+def screenshots() -> Path:
+    """Where each test that uses a browser leaves a picture of its page."""
+    folder = Path(os.environ.get("SCREENSHOTS_FOLDER", Path(__file__).parents[2] / "build" / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(browser: Browser, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page on whose console nothing goes wrong, except that a watch that was stopped cannot be reached."""
     one = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="dark")
     errors: list[str] = []
@@ -57,7 +63,6 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     one.on("dialog", on_dialog)
     one.set_default_timeout(10_000)
     yield one
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    one.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z0-9_]+', '-', request.node.name)}.png")
+    one.screenshot(path=screenshots / f"{re.sub(r'[^a-z0-9_]+', '-', request.node.name)}.png")
     one.close()
     assert [error for error in errors if not re.search(r"WebSocket|ERR_CONNECTION_(REFUSED|RESET)", error)] == []

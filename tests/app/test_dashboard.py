@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsers import SCREENSHOTS
 from playwright.sync_api import Page, expect
 from running_demo import TOKEN, Demo, running_demo
 
@@ -230,6 +229,13 @@ def test_the_health_page_shows_the_connections_and_restarts_one(demo: Demo, page
     first = page.locator("[data-connections] .ag-center-cols-container .ag-row[row-index='0'] [col-id=reconnects]")
     expect(first).to_have_text(str(records[0]["reconnects"] + 1))
     page.context.clear_cookies()
+    names = option(page, "heat")["yAxis"][0]["data"]
+    picture = page.locator("[data-chart=heat] canvas").first
+    picture.scroll_into_view_if_needed()
+    size = picture.bounding_box()
+    assert size is not None
+    picture.click(position={"x": size["width"] / 2, "y": 12})  # the uppermost row is the last name
+    page.wait_for_url(f"**/symbol/{names[-1]}")
 
 
 def test_signing_in_on_the_page_lets_one_act(demo: Demo, page: Page) -> None:
@@ -284,7 +290,9 @@ def test_the_signals_page_shows_what_was_told_and_what_was_not(demo: Demo, page:
 # --- Every view ------------------------------------------------------------------------------------------------------
 
 
-def test_the_views_open_without_errors_also_on_a_phone_and_in_the_light(demo: Demo, page: Page) -> None:
+def test_the_views_open_without_errors_also_on_a_phone_and_in_the_light(
+    demo: Demo, page: Page, screenshots: Path
+) -> None:
     pictures = os.environ.get("PICTURES_FOLDER")
     symbol = demo.get("/api/v1/symbols?limit=1")["rows"][0]["symbol"]
     signs = (
@@ -301,7 +309,7 @@ def test_the_views_open_without_errors_also_on_a_phone_and_in_the_light(demo: De
             page.wait_for_timeout(3_500)
             Path(pictures).mkdir(parents=True, exist_ok=True)
             page.screenshot(path=f"{pictures}/{name}.png")
-        page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        page.screenshot(path=screenshots / f"{name}.png")
     page.set_viewport_size({"width": 390, "height": 800})
     page.emulate_media(color_scheme="light")
     for path in VIEWS:
@@ -309,7 +317,7 @@ def test_the_views_open_without_errors_also_on_a_phone_and_in_the_light(demo: De
         page.locator("#pw-state:has-text('UTC')").wait_for()
         page.wait_for_function("document.body.classList.contains('body--light')")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
-        page.screenshot(path=SCREENSHOTS / f"{path.split('/')[1] or 'market'}-phone-light.png")
+        page.screenshot(path=screenshots / f"{path.split('/')[1] or 'market'}-phone-light.png")
 
 
 def test_dark_or_light_is_remembered(demo: Demo, page: Page) -> None:

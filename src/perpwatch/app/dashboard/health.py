@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nicegui import ui
 
 from perpwatch.app.api_hub import Hub
-from perpwatch.app.api_records import Coverage
+from perpwatch.app.api_records import ConnectionRecord, Coverage
 from perpwatch.app.dashboard import charts
 from perpwatch.app.dashboard.frame import (
     LOOK_S,
@@ -22,7 +24,6 @@ from perpwatch.app.dashboard.frame import (
 )
 from perpwatch.app.freshness import ages_text
 from perpwatch.app.health import Health
-from perpwatch.app.histogram import Histogram
 from perpwatch.app.planning import PlannedWish
 
 #: Contracts in the trust heat map.
@@ -85,7 +86,7 @@ def health() -> None:
                 ui.aggrid(
                     {
                         "columnDefs": _CONNECTION_COLUMNS,
-                        "rowData": [],
+                        "rowData": [_connection(one) for one in hub.connections()],
                         ":getRowId": "p => p.data.source",
                         "domLayout": "autoHeight",
                         "rowHeight": 27,
@@ -113,10 +114,10 @@ def health() -> None:
                 plan = ui.element("div").classes("pw-lines")
         metrics = hub.monitor.metrics
         histograms = [
-            _histogram("From the exchange to us", metrics.feed_latency),
-            _histogram("In our queue", metrics.queue_time),
-            _histogram("Signals, after the exchange's stamp", metrics.signal_latency),
-            _histogram("Lag of our loop", metrics.loop_lag),
+            ("From the exchange to us", metrics.feed_latency),
+            ("In our queue", metrics.queue_time),
+            ("Signals, after the exchange's stamp", metrics.signal_latency),
+            ("Lag of our loop", metrics.loop_lag),
         ]
         with ui.element("div").classes("pw-columns pw-narrow"):
             drawn = [_latency(name) for name, _ in histograms]
@@ -126,7 +127,7 @@ def health() -> None:
         ):
             trust_legend(charts.TRUST_COLOURS)
             heat = ui.echart(charts.heat_of(hub.ledger([], 1))).style(f"height: {16 * HEAT_SYMBOLS + 30}px")
-            heat.props("data-chart=heat").on("componentClick", js_handler="e => perpwatch.openRow(e)")
+            heat.props("data-chart=heat").on("componentClick", js_handler=f"e => perpwatch.openRow({heat.id}, e)")
 
     def look() -> None:
         status = hub.monitor.report()
@@ -146,22 +147,7 @@ def health() -> None:
         budget.set_value(min(1.0, status.rest.requests / allowed) if allowed else 0.0)
         lines(trouble, _troubles(status))
         records = hub.connections()
-        rows = [
-            {
-                "source": one.source,
-                "state": one.state,
-                "streams": f"{one.confirmed}/{one.wanted}",
-                "rate": f"{one.rate:.1f}",
-                "lag": f"{one.lag_ms:.0f} ms",
-                "age": "–" if one.data_age_s is None else f"{one.data_age_s:.1f} s",
-                "reconnects": one.reconnects,
-                "refusals": one.refusals,
-                "bad": one.bad_frames,
-                "error": (f"next try in {one.retry_in_s:.0f} s: " if one.retry_in_s else "") + (one.last_error or ""),
-            }
-            for one in records
-        ]
-        grid.run_grid_method("setGridOption", "rowData", rows)
+        grid.run_grid_method("setGridOption", "rowData", [_connection(one) for one in records])
         names = [one.source for one in records]
         if chosen.options != names:
             chosen.set_options(names, value=chosen.value if chosen.value in names else next(iter(names), None))
@@ -189,8 +175,19 @@ def health() -> None:
     ui.timer(SLOW_LOOK_S, look_slowly)
 
 
-def _histogram(name: str, measured: Histogram) -> tuple[str, Histogram]:
-    return name, measured
+def _connection(one: ConnectionRecord) -> dict[str, Any]:
+    return {
+        "source": one.source,
+        "state": one.state,
+        "streams": f"{one.confirmed}/{one.wanted}",
+        "rate": f"{one.rate:.1f}",
+        "lag": f"{one.lag_ms:.0f} ms",
+        "age": "–" if one.data_age_s is None else f"{one.data_age_s:.1f} s",
+        "reconnects": one.reconnects,
+        "refusals": one.refusals,
+        "bad": one.bad_frames,
+        "error": (f"next try in {one.retry_in_s:.0f} s: " if one.retry_in_s else "") + (one.last_error or ""),
+    }
 
 
 def _latency(name: str) -> tuple[ui.echart, ui.label]:

@@ -103,7 +103,7 @@ def market() -> None:
                 "headerHeight": 31,
                 "animateRows": False,
                 "suppressCellFocus": True,
-                "overlayNoRowsTemplate": "No contract yet: perpwatch is reading the market.",
+                "overlayNoRowsTemplate": "Reading the market: rows appear as soon as its contracts are known.",
             },
             theme="balham",
             auto_size_columns=False,

@@ -259,7 +259,7 @@ const perpwatch = (() => {
   // In a corner, where the pointer is not, so that candles stay to be seen.
   const tipPlace = (point, _params, _element, _rect, size) => ({ top: 6, [point[0] < size.viewSize[0] / 2 ? "right" : "left"]: 66 });
 
-  const openRow = (event) => { if (event?.name) open(event.name); };
+  const openRow = (id, event) => open(getElement(id).chart.getOption().yAxis[0].data[event.value[1]]);
 
   function flipTheme(cookie) {
     const chosen = isDark() ? "light" : "dark";
