@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -36,6 +37,8 @@ START_MS = 1_791_201_600_000
 RATE = 5_000
 #: Frames between two turns of the connections.
 FRAMES_A_TURN = 1_000
+#: Between two floods each connection gets a frame so often: perpwatch would replace one that brings nothing.
+TRICKLE_S = 5.0
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: Median turnover of a symbol's minute, quote coin, and the width of its logarithm.
 MINUTE_TURNOVER, SPREAD = 40_000.0, 0.8
@@ -84,6 +87,8 @@ class Market:
         chance = random.Random(seed)
         self.rate = rate
         self.symbols = [Symbol(name, round(10.0 ** chance.uniform(-2, 4), 4)) for name in names(symbols)]
+        for one in self.symbols:
+            one.close = one.price
         self.sent = 0
         self._chance = chance
         self._draws = np.random.default_rng(seed)
@@ -221,6 +226,7 @@ class Server:
         self._blocks: dict[str, tuple[int, list[tuple[int, bytes]]]] = {}  # by spelling: number and frames
 
     def serve(self) -> None:
+        threading.Thread(target=self._trickle, daemon=True).start()
         while True:
             accepted, _ = self.listener.accept()
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -300,6 +306,18 @@ class Server:
             connection.symbols.update(map(_binance_symbol, command["params"]))
             return framed(json.dumps({"result": None, "id": command.get("id")}).encode())
         return b""
+
+    def _trickle(self) -> None:
+        """Keep the connections of perpwatch from looking dead while they wait for their turn."""
+        by_name = {one.name: one for one in self.market.symbols}
+        while True:
+            time.sleep(TRICKLE_S)
+            for connection in list(self.connections):
+                tag = connection.tag
+                if tag == "perpwatch" and tag not in self._prepared and connection.symbols:
+                    one = by_name[min(connection.symbols)]
+                    with contextlib.suppress(OSError), connection.sending:
+                        connection.socket.sendall(framed(_ticker(one, self.now_ms.get(tag, START_MS)).encode()))
 
     # HTTP
 
@@ -450,13 +468,14 @@ class Server:
     def _go(self, tag: str, turns_per_second: float) -> dict[str, float]:
         """Send what was prepared, at full speed or so many turns a second; returns the seconds it took."""
         started_s = time.perf_counter()
-        for number, (begins_ms, turn) in enumerate(self._prepared.pop(tag)):
+        for number, (begins_ms, turn) in enumerate(self._prepared[tag]):
             self.now_ms[tag] = begins_ms
             if turns_per_second:
                 time.sleep(max(0.0, started_s + number / turns_per_second - time.perf_counter()))
             for connection, part in turn:
                 with connection.sending:
                     connection.socket.sendall(part)
+        del self._prepared[tag]
         return {"seconds": time.perf_counter() - started_s}
 
 

@@ -123,6 +123,14 @@ class Adapter(Protocol):
         """
         ...
 
+    def decode_all(self, frames: Sequence[bytes]) -> list[Message]:
+        """:meth:`decode` of frames that were read together, in order.
+
+        Raises:
+            ProtocolError: one of them is not a message of this exchange; decode them one by one to know which.
+        """
+        ...
+
     def symbol_page(self, symbol: str) -> str:
         """Where a person can trade or look at the contract."""
         ...

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -223,6 +224,8 @@ class _Listener(picows.WSListener):
 
 #: Takes a batch of one connection; may wait when whoever consumes is behind.
 Sink = Callable[[Batch], Awaitable[None]]
+#: Decode at any time.
+NO_TURNS = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +249,7 @@ class Connection:
         retries: how patient to be.
         exchange_now_ms: the exchange's time, 0 while nobody knows it.
         dials: the budget of dials that the whole process shares.
+        turns: entered to decode a read and hand it over, so that connections do that one after the other.
     """
 
     def __init__(
@@ -261,6 +265,7 @@ class Connection:
         sink: Sink,
         retries: Retries,
         exchange_now_ms: Callable[[], int] = lambda: 0,
+        turns: AbstractAsyncContextManager[None] = NO_TURNS,
     ) -> None:
         self.source = source
         self.url = url
@@ -288,6 +293,7 @@ class Connection:
         self._sink = sink
         self._retries = retries
         self._exchange_now_ms = exchange_now_ms
+        self._turns = turns
         self._poke = asyncio.Event()
         self._restart: ConnectionLost | None = None
         self._delivered_ms = 0  # exchange time up to which the sink has taken what this session read
@@ -425,16 +431,17 @@ class Connection:
     async def _read(self, session: Session, socket: Socket) -> None:
         while True:
             frames = await socket.receive()
+            received_ns = self._clock.time_ns()
             for start in range(0, len(frames), FRAMES_PER_TURN):
                 if start:
                     await asyncio.sleep(0)
-                await self._take(session, frames[start : start + FRAMES_PER_TURN])
+                async with self._turns:
+                    await self._take(session, frames[start : start + FRAMES_PER_TURN], received_ns)
             if session.pending or session.has_replies:
                 self._send(session, socket)
 
-    async def _take(self, session: Session, frames: Sequence[bytes]) -> None:
+    async def _take(self, session: Session, frames: Sequence[bytes], received_ns: int) -> None:
         events: list[Event] = []
-        received_ns = self._clock.time_ns()
         try:
             session.receive(frames, self._clock.monotonic(), events)
         finally:

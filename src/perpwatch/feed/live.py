@@ -111,6 +111,7 @@ class LiveFeed:
         jitter: Callable[[], float],
     ) -> None:
         self.exchange_clock = ExchangeClock()
+        self._outbox = Outbox()
         self.rest = RestClient(settings.rest_url, get, clock, settings.limits.requests_per_second)
         self.pool = Pool(
             settings.websocket_url,
@@ -123,6 +124,7 @@ class LiveFeed:
             self._deliver,
             settings.retries,
             lambda: self.now_ms() if self.exchange_clock.is_set else 0,
+            turns=self._outbox.turns,
             explores=settings.explores_capacity,
         )
         self.pool.on_limit = self._serve
@@ -137,7 +139,6 @@ class LiveFeed:
         self._settings = settings
         self._clock = clock
         self._jitter = jitter
-        self._outbox = Outbox()
         self._reads: asyncio.PriorityQueue[_Read] = asyncio.PriorityQueue()
         self._reading: dict[str, _Read] = {}
         self._contracts: dict[str, Contract] = {}

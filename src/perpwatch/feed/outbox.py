@@ -13,12 +13,37 @@ DEFAULT_EVENTS = 200_000
 EVENTS_PER_CANDLE = 20
 
 
+class Turns:
+    """One source at a time: use as ``async with`` around decoding a read and putting it, here or through others.
+
+    The turn ends when the reader has come back for more, so that a read goes from its bytes to its end before the
+    next one is decoded. Otherwise all connections decode first, and the reader finds none of it in the processor's
+    cache: that makes a flood over nine of them cost half as much again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.over()  # nothing was put, so that no reader would say it
+
+    def over(self) -> None:
+        """Let the next source have its turn."""
+        if self._lock.locked():
+            self._lock.release()
+
+
 class Outbox:
     """Nothing is dropped: a source that finds the outbox full waits, so that its socket is no longer read."""
 
     def __init__(self, max_events: int = DEFAULT_EVENTS) -> None:
         self.max_events = max_events
         self.waiting_events = 0
+        self.turns = Turns()
         self._batches: deque[Batch] = deque()
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -36,7 +61,11 @@ class Outbox:
         self._filled.set()
 
     async def take(self) -> list[Batch]:
-        """Everything that waits, at least one batch; an empty list when closed and drained."""
+        """Everything that waits, at least one batch; an empty list when closed and drained.
+
+        Whoever calls has digested what he was given before.
+        """
+        self.turns.over()
         while not self._batches:
             if self._is_closed:
                 return []

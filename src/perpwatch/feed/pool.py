@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 from perpwatch.errors import ConnectionFailed
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.feed.budget import Budget
-from perpwatch.feed.connection import Clock, Connection, Retries, Sink, State
+from perpwatch.feed.connection import NO_TURNS, Clock, Connection, Retries, Sink, State
 from perpwatch.feed.handicap import Handicaps
 from perpwatch.feed.plan import Action, Connected, plan
 from perpwatch.feed.ports import Dial
@@ -119,6 +120,7 @@ class Pool:
         retries: Retries,
         exchange_now_ms: Callable[[], int] = lambda: 0,
         *,
+        turns: AbstractAsyncContextManager[None] = NO_TURNS,
         explores: bool = False,
     ) -> None:
         self.per_connection = min(per_connection, limits.max_subscriptions_per_connection)
@@ -128,6 +130,7 @@ class Pool:
         self.learned: LearnedLimit | None = None  # the last limit that was met
         self.is_short = False  # there are streams that would be taken if there were room
         self._explores = explores
+        self._turns = turns
         self._explored_s = clock.monotonic()
         self.connections: dict[str, Connection] = {}
         self.rates: dict[Stream, float] = {}
@@ -266,6 +269,7 @@ class Pool:
             self._deliver,
             self._retries,
             self._exchange_now_ms,
+            self._turns,
         )
         self._tasks[source] = self._group.create_task(connection.run(), name=source)
 

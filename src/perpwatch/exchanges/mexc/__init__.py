@@ -48,7 +48,8 @@ class MexcFutures:
     def ping(self) -> bytes:
         return channels.PING
 
-    decode = staticmethod(codec.decode)  # not a method: one call less for every frame
+    decode = staticmethod(codec.decode)
+    decode_all = staticmethod(codec.decode_all)
 
     def symbol_page(self, symbol: str) -> str:
         # The address in the header of the exchange's own pages. Without the underscore it leads nowhere.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,9 @@ from perpwatch.exchanges.mexc.messages import (
     PingRequest,
     PongReply,
     Push,
+    PushDeal,
+    PushKline,
+    PushTicker,
     PushTickers,
     TickerRow,
 )
@@ -39,12 +42,22 @@ def decode(frame: bytes) -> Message:
         ProtocolError: not a message of this exchange; ``reason`` says why and ``frame`` holds its beginning.
     """
     try:
-        push = _decode_push(frame)
-        # normalize.event(push), written out: its call would cost a twentieth of the whole.
-        build = _builder_of(type(push))
-        return push if build is None else build(push)
+        return _decode_any(frame)
     except UNREADABLE:
         return _read_again(frame)
+
+
+def decode_all(frames: Sequence[bytes]) -> list[Message]:
+    """Meaning of frames that were read together; a third quicker than one by one while all are pushes of today's shape.
+
+    Raises:
+        ProtocolError: one of them is not a message of this exchange; :func:`decode` says of each whether it is the one.
+    """
+    readers = _READERS
+    try:
+        return [readers[frame[_TELLING]](frame) for frame in frames]
+    except (*UNREADABLE, IndexError):
+        return [decode(frame) for frame in frames]
 
 
 def with_integers(value: Any) -> Any:
@@ -71,7 +84,26 @@ def reason_of(error: Exception, value: object = None) -> str:
 
 
 _decode_push: Callable[[bytes], Any] = msgspec.json.Decoder(Push).decode
-_builder_of = normalize.BUILDERS.get
+_decode_ticker = msgspec.json.Decoder(PushTicker).decode
+
+
+def _decode_any(frame: bytes) -> Message:
+    """A push of today's shape, whatever it is about."""
+    return normalize.event(_decode_push(frame))
+
+
+def _ticker(frame: bytes) -> Message:
+    return normalize.event(_decode_ticker(frame))
+
+
+#: The exchange writes what a push is about behind its data, in ``"channel":"push.kline","ts":1770330514053}``. The decoder
+#: of all pushes goes through the data once to find it and once to read it; this byte, so far from the end, tells most of
+#: them apart before, and their own decoders (which check the channel) take two thirds of the time.
+_TELLING = -25
+_READERS: list[Callable[[bytes], Message]] = [_decode_any] * 256
+_READERS[ord("l")] = msgspec.json.Decoder(PushKline).decode  # of push.kline, a name's fourth letter from behind
+_READERS[ord("d")] = msgspec.json.Decoder(PushDeal).decode
+_READERS[ord("c")] = _ticker
 
 _OUT_OF_RANGE = re.compile(
     r"Expected `int` (?:>=|<=|>|<|that's a multiple).* - at `(?P<path>\$.*?(?P<key>\w+)(?:\[\.*\d*\])*)`"
