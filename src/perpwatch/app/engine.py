@@ -26,7 +26,6 @@ from perpwatch.model import (
     ByKind,
     Candle,
     CandleHistory,
-    CandleUpdate,
     Contract,
     ContractTicker,
     ContractUpdate,
@@ -51,7 +50,7 @@ PAST_AT_ONCE = 500
 #: How often the minutes of streams that are down are looked at, in the exchange's time.
 LOOK_AT_THE_DOWN_EVERY_MS = 5_000
 
-_WORD_OF = ByKind(CandleUpdate)
+_WORD_OF = ByKind(ContractTicker, Tickers, Trades)
 
 
 @dataclass(slots=True)
@@ -185,16 +184,13 @@ class Engine:
         for _ in self.warming():
             pass
         step = Step()
-        outcome, push, received_ns = step.outcome, self.book.push, batch.received_time_ns
-        word_of = _WORD_OF
+        outcome, received_ns = step.outcome, batch.received_time_ns
         rest: list[Event] = []
-        for event in batch.events:
-            if word_of[type(event)] is CandleUpdate:
-                series = push(event, outcome)  # type: ignore[arg-type]
-                if series is not None and self.is_intrabar:
-                    self._look(series, event.event_time_ms, received_ns, step)  # type: ignore[union-attr]
-            else:
+        for event, series in self.book.pushed(batch.events, outcome):
+            if series is None:
                 self._take_other(event, batch, step, rest)
+            elif self.is_intrabar:
+                self._look(series, event.event_time_ms, received_ns, step)  # type: ignore[union-attr]
         step.events = rest
         if batch.watermark_ms:
             self.now_ms = max(self.now_ms, batch.watermark_ms)
@@ -215,23 +211,16 @@ class Engine:
         return step
 
     def _take_other(self, event: Event, batch: Batch, step: Step, rest: list[Event]) -> None:
+        # The two that come by the thousand are told apart by a look at a table, before the rest.
+        word = _WORD_OF[type(event)]
+        if word is ContractTicker or word is Tickers:
+            self._take_tickers(event, batch, step)  # type: ignore[arg-type]
+            return
+        if word is Trades:
+            self.analysis.trade(event)  # type: ignore[arg-type]
+            rest.append(event)
+            return
         match event:
-            case Tickers():
-                # The row of one contract says when it was heard, and nothing about the market at that moment.
-                is_of_market = not isinstance(event, ContractTicker)
-                if batch.source == "rest":
-                    self._take_details(event)
-                else:
-                    for ticker in event.tickers:
-                        self.tickers[ticker.symbol] = ticker
-                    if is_of_market:
-                        # Not what REST shows: it trails the stream, and would look like trades that nobody pushed.
-                        self.book.hear(event, step.outcome)
-                if is_of_market and (batch.source != "rest" or not self._hears_stream):
-                    self.activity.hear(event)
-                # Rows of the market's stream have no figures beside the price that a reason could name.
-                if batch.source == "rest" or not is_of_market or self.analysis.rules.watches_tickers:
-                    self.analysis.hear(event, batch.received_time_ns, step)
             case StreamUp():
                 if event.stream.kind is Kind.CANDLES:
                     self.book.stream_up(event)
@@ -253,14 +242,29 @@ class Engine:
                 if known is not None:
                     self.details[event.symbol] = replace(known, funding_rate=event.rate)
                 rest.append(event)
-            case Trades():
-                self.analysis.trade(event)
-                rest.append(event)
             case ContractUpdate():
                 self.analysis.listed(event, batch.received_time_ns, step)
                 rest.append(event)
             case _:
                 rest.append(event)
+
+    def _take_tickers(self, tickers: Tickers, batch: Batch, step: Step) -> None:
+        # The row of one contract says when it was heard, and nothing about the market at that moment.
+        is_of_market = _WORD_OF[type(tickers)] is Tickers
+        if batch.source == "rest":
+            self._take_details(tickers)
+        else:
+            newest = self.tickers
+            for ticker in tickers.tickers:
+                newest[ticker.symbol] = ticker
+            if is_of_market:
+                # Not what REST shows: it trails the stream, and would look like trades that nobody pushed.
+                self.book.hear(tickers, step.outcome)
+        if is_of_market and (batch.source != "rest" or not self._hears_stream):
+            self.activity.hear(tickers)
+        # Rows of the market's stream have no figures beside the price that a reason could name.
+        if batch.source == "rest" or not is_of_market or self.analysis.rules.watches_tickers:
+            self.analysis.hear(tickers, batch.received_time_ns, step)
 
     def _take_history(self, history: CandleHistory, until_ms: int, outcome: Outcome) -> None:
         minutes = self.book.fill(history, until_ms, outcome)

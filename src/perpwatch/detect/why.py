@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from perpwatch.detect.interest import OpenInterestJump
+from perpwatch.detect.interest import SPAN_MS, OpenInterestJump
 from perpwatch.model import Reason, Signal, Ticker, Trust
 
 #: A funding rate of 0.01 % is what most contracts pay at rest.
@@ -24,27 +25,55 @@ _TRUST = {
 }
 
 
+@dataclass(slots=True)
+class _Known:
+    """What the tickers of one symbol said last."""
+
+    ticker: Ticker  # the newest with a funding rate
+    time_ms: int
+    interest: Ticker | None = None  # the newest with open interest
+    interest_ms: int = 0
+    span_end_ms: int = 0  # of the five minutes that it is in
+    is_counted: bool = True
+
+
 class Witness:
     """The newest ticker of every symbol, for what candles do not say.
 
-    Cost: 0.5 µs per ticker, 10 µs per signal.
+    Of the tickers in five minutes the change of open interest needs the first and the last; those between are only
+    kept, which is most of what they cost otherwise.
+    Cost: 0.2 µs per ticker, 10 µs per signal.
     """
 
     def __init__(self) -> None:
-        self._tickers: dict[str, tuple[Ticker, int]] = {}
+        self._symbols: dict[str, _Known] = {}
         # Never fires, so that its reference stays where the five minutes began.
         self._interest = OpenInterestJump(times=1e9, floor=1e9)
 
     def observe(self, ticker: Ticker, event_time_ms: int) -> None:
-        known = self._tickers.get(ticker.symbol)
-        if known is not None and event_time_ms < known[1]:
+        known = self._symbols.get(ticker.symbol)
+        if known is None:
+            known = self._symbols[ticker.symbol] = _Known(ticker, event_time_ms)
+        elif event_time_ms < known.time_ms:
             return
-        if ticker.funding_rate is not None or known is None:
-            self._tickers[ticker.symbol] = ticker, event_time_ms
-        self._interest.observe(ticker, event_time_ms, 0)
+        elif ticker.funding_rate is not None:
+            known.ticker, known.time_ms = ticker, event_time_ms
+        if ticker.open_interest and event_time_ms >= known.interest_ms:
+            is_first = event_time_ms >= known.span_end_ms
+            if is_first:
+                self._count(known)
+                known.span_end_ms = event_time_ms - event_time_ms % SPAN_MS + SPAN_MS
+            known.interest, known.interest_ms, known.is_counted = ticker, event_time_ms, False
+            if is_first:
+                self._count(known)
+
+    def _count(self, known: _Known) -> None:
+        if known.interest is not None and not known.is_counted:
+            self._interest.observe(known.interest, known.interest_ms, 0)
+            known.is_counted = True
 
     def forget(self, symbol: str) -> None:
-        self._tickers.pop(symbol, None)
+        self._symbols.pop(symbol, None)
         self._interest.forget(symbol)
 
     def reasons(self, signal: Signal, clock_offset_ms: float) -> tuple[Reason, ...]:
@@ -54,14 +83,16 @@ class Witness:
             clock_offset_ms: our clock minus the exchange's.
         """
         reasons = []
+        known = self._symbols.get(signal.symbol)
+        if known is not None:
+            self._count(known)
         change = self._interest.change(signal.symbol)
         if change is not None:
             reasons.append(
                 Reason("open_interest_change", 100.0 * change[0], "%", f"open interest {change[0]:+.1%} in 5 to 10 min")
             )
-        known = self._tickers.get(signal.symbol)
-        if known is not None and signal.event_time_ms - known[1] <= FRESH_MS and known[0].funding_rate is not None:
-            rate = known[0].funding_rate
+        rate = known.ticker.funding_rate if known is not None else None
+        if known is not None and rate is not None and signal.event_time_ms - known.time_ms <= FRESH_MS:
             reasons.append(Reason("funding_rate", 100.0 * rate, "%", f"funding {rate:+.4%} per settlement"))
         share, text = _TRUST[signal.trust]
         reasons.append(Reason("trust", share, "share", text))

@@ -186,7 +186,7 @@ class Session:
         except ProtocolError:
             return False
         word_of = _WORD_OF
-        if any([word_of[kind] is None for kind in set(map(type, messages))]):
+        if any(word_of[kind] is None for kind in set(map(type, messages))):
             return False
         newest_ms = max([message.event_time_ms for message in messages])
         if newest_ms > self._latest_believable_ms(now_s):

@@ -96,9 +96,9 @@ def _ticker(frame: bytes) -> Message:
     return normalize.event(_decode_ticker(frame))
 
 
-#: The exchange writes what a push is about behind its data, in ``"channel":"push.kline","ts":1770330514053}``. The decoder
-#: of all pushes goes through the data once to find it and once to read it; this byte, so far from the end, tells most of
-#: them apart before, and their own decoders (which check the channel) take two thirds of the time.
+#: The exchange writes what a push is about behind its data: ``"channel":"push.kline","ts":1770330514053}``. The decoder
+#: of all pushes goes through the data once to find it and once to read it. The byte at this place tells the most
+#: frequent ones apart before; their own decoders check the channel, too, and take two thirds of the time.
 _TELLING = -25
 _READERS: list[Callable[[bytes], Message]] = [_decode_any] * 256
 _READERS[ord("l")] = msgspec.json.Decoder(PushKline).decode  # of push.kline, a name's fourth letter from behind
