@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from perpwatch.figures import percent_text, price_text
+from perpwatch.figures import NO_BREAK, percent_text, price_text, rate_text
 
 
 @pytest.mark.parametrize(
@@ -17,19 +17,26 @@ from perpwatch.figures import percent_text, price_text
         (9.996, "+10.0 %"),
         (99.96, "+100 %"),
         (1_234.0, "+1,234 %"),
-        (0.0125, "+0.0125 %"),
-        (0.01, "+0.01 %"),
+        (0.0749, "+0.07 %"),
         (0.0, "0 %"),
         (-0.00001, "0 %"),
         (math.nan, "– %"),
     ],
 )
 def test_percent_has_three_digits_that_matter(percent: float, text: str) -> None:
-    assert percent_text(percent) == text
+    assert percent_text(percent).replace(NO_BREAK, " ") == text
 
 
 def test_a_size_has_no_plus() -> None:
-    assert percent_text(4.4, is_signed=False) == "4.40 %"
+    assert percent_text(4.4, is_signed=False) == f"4.40{NO_BREAK}%"
+
+
+@pytest.mark.parametrize(
+    ("percent", "text"),
+    [(0.0125, "+0.0125 %"), (0.01, "+0.01 %"), (-0.1, "−0.10 %"), (0.005, "+0.005 %"), (1.0, "+1.00 %"), (0.0, "0 %")],
+)
+def test_rates_of_funding_have_four_decimals(percent: float, text: str) -> None:
+    assert rate_text(percent).replace(NO_BREAK, " ") == text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import math
 
 #: Typographic, so that it is as wide as the plus and never breaks a line.
 MINUS = "−"
+#: Keeps a number and what it counts in one line.
+NO_BREAK = "\u00a0"
 #: Digits of a price that matter to a trader.
 PRICE_DIGITS = 5
 
@@ -16,19 +18,24 @@ def times_text(times: float) -> str:
 
 
 def percent_text(percent: float, *, is_signed: bool = True) -> str:
-    """Three digits that matter and no more than four decimals: +4.40 %, −12.4 %, +0.0125 %."""
-    if not math.isfinite(percent):
-        return "– %"
+    """Three digits that matter, and no more than two decimals: +4.40 %, −12.4 %, +0.02 %."""
     size = abs(percent)
-    decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 else 4
-    number = f"{size:,.{decimals}f}"
-    if decimals == 4:
-        number = number.rstrip("0").rstrip(".")
-    is_zero = not number.strip("0.,")
-    sign = "" if is_zero or not is_signed else "+" if percent > 0.0 else MINUS
-    if not is_signed and percent < 0.0 and not is_zero:
-        sign = MINUS
-    return f"{sign}{number} %"
+    return _percent(percent, f"{size:,.{0 if size >= 99.95 else 1 if size >= 9.995 else 2}f}", is_signed)
+
+
+def rate_text(percent: float, *, is_signed: bool = True) -> str:
+    """A rate of funding, of which the fourth decimal matters: +0.01 %, −0.0125 %."""
+    number = f"{abs(percent):,.4f}".rstrip("0")
+    return _percent(percent, number if len(number.partition(".")[2]) > 1 else f"{abs(percent):,.2f}", is_signed)
+
+
+def _percent(percent: float, number: str, is_signed: bool) -> str:
+    if not math.isfinite(percent):
+        return f"–{NO_BREAK}%"
+    if not number.strip("0.,"):
+        return f"0{NO_BREAK}%"
+    sign = MINUS if percent < 0.0 else "+" if is_signed else ""
+    return f"{sign}{number}{NO_BREAK}%"
 
 
 def price_text(price: float) -> str:

@@ -64,27 +64,23 @@ def view(
 
 async def test_a_card_has_words_page_record_and_picture() -> None:
     one, asked = view(minutes(120))
-    painter = Painter()
-    try:
-        async with asyncio.timeout(60):
-            await painter.start()
-            maker = CardMaker(one, painter=painter)
-            card = await maker.make([notice(alert())], with_picture=True)
-            assert card.title == "▲▲ BEAT +6.04 % in 1 min, vol 12.6×"
-            assert (card.url, card.link) == ("https://x/BEAT_USDT", "BEAT_USDT at MEXC")
-            assert card.lines[-1] == "Rule default, 30 days: 34 of 58 alerts went on, 1.8× as often as by chance"
-            assert card.picture is not None
-            again = await maker.make([notice(alert())])
-            assert again == replace(card, picture=None)
-            assert asked == ["scores", "past"] or asked == ["past", "scores"], "a record is read once for some minutes"
-    finally:
-        await painter.close()
+    async with asyncio.timeout(60), Painter() as painter:
+        await painter.start()
+        maker = CardMaker(one, painter=painter)
+        card = await maker.make([notice(alert())], with_picture=True)
+        assert card.title == "▲▲ BEAT +6.04\u00a0% in 1\u00a0min, vol 12.6×"
+        assert (card.url, card.link) == ("https://x/BEAT_USDT", "BEAT_USDT at MEXC")
+        assert card.lines[-1] == "Rule default, 30 days: 34 of 58 alerts went on, 1.8× as often as by chance"
+        assert card.picture is not None
+        again = await maker.make([notice(alert())])
+        assert again == replace(card, picture=None)
+        assert sorted(asked) == ["past", "scores"], "a record is read once for some minutes"
 
 
 async def test_several_notices_are_a_digest() -> None:
     one, asked = view()
     card = await CardMaker(one, Language.RU).make([notice(alert()), notice(alert(signal("B_USDT")))], with_picture=True)
-    assert card.title == "◆ 2 сигнала, больше всех BEAT +6.04 %"
+    assert card.title == "◆ 2 сигнала, больше всех BEAT +6.04\u00a0%"
     assert card.picture is None
     assert asked == []
 
@@ -123,7 +119,7 @@ def test_an_alert_is_shown_with_the_hour_before_it_and_what_came_since() -> None
     chart = drawn(one, minutes(1500))
     assert len(chart.bars) == 55
     assert chart.bars[-1].open_time_ms == chart.signal_ms == LAST_MS
-    assert (chart.ratio, chart.move, chart.span) == (12.61, "+6.04 %", "1 min")
+    assert (chart.ratio, chart.move, chart.span) == (12.61, "+6.04\u00a0%", "1\u00a0min")
     # The mean is the one of the words, the band that of the day before.
     assert chart.usual == (10.0, 90.0, 247_400.0)
 
@@ -138,14 +134,14 @@ def test_an_episode_of_four_hours_is_shown_whole_in_longer_candles() -> None:
     candles = joined((), minutes(1700, LAST_MS + 241 * MINUTE_MS), timeframe)
     chart = drawn(one, candles)
     assert chart.ratio == 0.0, "the ratio is that of a minute"
-    assert chart.move == "+16.6 %"
+    assert chart.move == "+16.6\u00a0%"
     assert chart.bars[-1].open_time_ms <= development.time_ms
 
 
 def test_times_are_those_of_the_zone() -> None:
     chart = chart_of(notice(alert()), minutes(120), RU, zoneinfo.ZoneInfo("Asia/Kolkata"))
     assert chart is not None
-    assert (chart.utc_offset_s, chart.zone, chart.span) == (19_800, "IST", "1 мин")
+    assert (chart.utc_offset_s, chart.zone, chart.span) == (19_800, "IST", "1\u00a0мин")
 
 
 def test_without_candles_there_is_no_picture() -> None:

@@ -21,12 +21,13 @@ from perpwatch.alert.senders.console import ConsoleSender
 from perpwatch.alert.spelling import html
 from perpwatch.alert.turns import Turns
 from perpwatch.app.alerts_config import AlertsConfig
+from perpwatch.app.card_maker import card_maker_of
 from perpwatch.app.command_texts import COMMAND_TEXTS, EN, RU
 from perpwatch.app.commands import Commands
 from perpwatch.app.delivery import Deliveries
 from perpwatch.app.health import Monitor
-from perpwatch.app.telling import TextCards
 from perpwatch.app.wishes import Wishes
+from perpwatch.figures import NO_BREAK
 from perpwatch.model import MINUTE_MS
 
 ZONE = zoneinfo.ZoneInfo("Europe/Berlin")
@@ -42,7 +43,7 @@ def ask(visitor: Visitor, *, language: str = "en", minutes: float = 4.0, pump: b
         turns = Turns.unlimited()
         senders = {name: ConsoleSender(Console(file=io.StringIO()), turns) for name in ("phone", "log")}
         routes = {"phone": Route(kinds=frozenset({NoticeKind.ALERT})), "log": Route(kinds=frozenset())}
-        cards = TextCards(AlertsConfig())
+        cards = card_maker_of(monitor.bot, None, AlertsConfig())
         deliveries = Deliveries(senders, routes, cards, monitor.bot.clock, lambda: 0.5)
         commands = Commands(monitor.bot, wishes, BUTTONS, language, ZONE, monitor=monitor, deliveries=deliveries)
         await asyncio.sleep((minutes - 0.5) * 60.0)
@@ -54,7 +55,7 @@ def ask(visitor: Visitor, *, language: str = "en", minutes: float = 4.0, pump: b
 async def lines(commands: Commands, text: str) -> list[str]:
     command, _, argument = text.partition(" ")
     card = (await commands.answer(command, argument, "somebody")).card
-    return [card.title, *card.lines, *([card.footer] if card.footer else [])]
+    return [text.replace(NO_BREAK, " ") for text in (card.title, *card.lines, card.footer) if text]
 
 
 def test_the_state_of_the_watch_is_told_with_its_channels() -> None:
@@ -78,7 +79,7 @@ def test_a_contract_is_found_by_what_people_call_it_and_shown_with_its_last_aler
             answer = await commands.answer("symbol", name, "somebody")
             assert answer.card.title.startswith("BTC_USDT ")
             assert answer.card.url == "https://www.mexc.com/futures/BTC_USDT"
-            assert "1 min: " in answer.card.lines[0]
+            assert f"1{NO_BREAK}min: " in answer.card.lines[0]
             assert answer.card.lines[-1].endswith(f" /why_{reference(alert.key)}")
             assert [button.text for row in answer.buttons for button in row] == ["🔕 1 h", "🔕 24 h"]
         assert await lines(commands, "symbol NO_SUCH_COIN") == ["No watched contract is called NO_SUCH_COIN."]

@@ -20,7 +20,7 @@ from perpwatch.alert.senders.telegram import TelegramBot, TelegramSender
 from perpwatch.app import delivery
 from perpwatch.app.channel_outbox import Job
 from perpwatch.app.delivery import Deliveries, Stage
-from perpwatch.app.telling import operational_notice
+from perpwatch.app.notices import operational_notice
 from perpwatch.feed.connection import SystemClock
 from perpwatch.sim.bot_api import BotApiServer, Chat, Fault, Refused
 from perpwatch.store import Database, Delivery, DeliveryState, Reader, Writer

@@ -20,12 +20,12 @@ from perpwatch.alert.routing import Route
 from perpwatch.alert.senders.console import ConsoleSender
 from perpwatch.alert.turns import Turns
 from perpwatch.app.alerts_config import AlertsConfig
+from perpwatch.app.card_maker import card_maker_of
 from perpwatch.app.delivery import Deliveries
 from perpwatch.app.health import Monitor
 from perpwatch.app.histogram import Histogram
 from perpwatch.app.messages import Dispatcher
 from perpwatch.app.metrics import REASONS, reason_class
-from perpwatch.app.telling import TextCards
 from perpwatch.errors import ConnectionFailed, ConnectionLost, ExchangeError, StaleConnection
 from perpwatch.model import Trust
 from perpwatch.sim import Faults
@@ -76,7 +76,7 @@ def test_the_page_names_every_metric_with_its_type_and_labels_and_no_other() -> 
 
     async def visit(monitor: Monitor) -> None:
         senders = {"terminal": ConsoleSender(Console(file=io.StringIO()), Turns.unlimited())}
-        cards = TextCards(AlertsConfig())
+        cards = card_maker_of(monitor.bot, None, AlertsConfig())
         monitor.metrics.deliveries = Deliveries(senders, {"terminal": Route()}, cards, monitor.bot.clock, lambda: 0.5)
         await asyncio.sleep(100)
         pages.append(scraped(monitor))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,18 +42,9 @@ def children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
-@contextlib.asynccontextmanager
-async def painting(deadline_s: float = 30.0) -> AsyncIterator[Painter]:
-    painter = Painter(deadline_s)
-    try:
-        yield painter
-    finally:
-        await painter.close()
-
-
 async def test_many_at_once_are_drawn_one_after_the_other() -> None:
     before = children()
-    async with asyncio.timeout(60), painting() as painter:
+    async with asyncio.timeout(60), Painter(deadline_s=30.0) as painter:
         await painter.start()
         charts = [replace(CHART, symbol=f"C{number}_USDT") for number in range(5)]
         pictures = await asyncio.gather(*map(painter.draw, charts))
@@ -65,7 +55,7 @@ async def test_many_at_once_are_drawn_one_after_the_other() -> None:
 
 
 async def test_what_cannot_be_drawn_costs_one_picture(caplog: pytest.LogCaptureFixture) -> None:
-    async with asyncio.timeout(60), painting() as painter:
+    async with asyncio.timeout(60), Painter(deadline_s=30.0) as painter:
         assert await painter.draw(replace(CHART, bars=CHART.bars[:1])) is None
         assert "a card of BEAT_USDT has no picture: ValueError: a chart needs 5 candles, not 1" in caplog.text
         assert await painter.draw(CHART) is not None
@@ -73,7 +63,7 @@ async def test_what_cannot_be_drawn_costs_one_picture(caplog: pytest.LogCaptureF
 
 async def test_a_process_that_dies_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     before = children()
-    async with asyncio.timeout(60), painting() as painter:
+    async with asyncio.timeout(60), Painter(deadline_s=30.0) as painter:
         assert await painter.draw(CHART) is not None
         (pid,) = children() - before
         os.kill(pid, signal.SIGKILL)
@@ -83,7 +73,7 @@ async def test_a_process_that_dies_is_replaced(caplog: pytest.LogCaptureFixture)
 
 async def test_a_process_that_hangs_costs_the_deadline_and_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     before = children()
-    async with asyncio.timeout(60), painting(deadline_s=1.0) as painter:
+    async with asyncio.timeout(60), Painter(deadline_s=1.0) as painter:
         await painter.start()
         (pid,) = children() - before
         os.kill(pid, signal.SIGSTOP)
@@ -92,11 +82,12 @@ async def test_a_process_that_hangs_costs_the_deadline_and_is_replaced(caplog: p
         assert 0.9 < time.monotonic() - began < 10.0
         assert "a card of BEAT_USDT has no picture: TimeoutError" in caplog.text
         assert pid not in children()
+        await painter.start()
         assert await painter.draw(CHART) is not None
 
 
 async def test_a_card_that_is_given_up_leaves_no_answer_to_the_next() -> None:
-    async with asyncio.timeout(60), painting() as painter:
+    async with asyncio.timeout(60), Painter(deadline_s=30.0) as painter:
         await painter.start()
         given_up = asyncio.create_task(painter.draw(replace(CHART, symbol="OTHER_USDT")))
         await asyncio.sleep(0)
@@ -112,10 +103,20 @@ async def test_without_a_python_there_are_no_pictures_and_no_errors(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     caplog.set_level(logging.WARNING)
-    async with asyncio.timeout(20), painting() as painter:
+    async with asyncio.timeout(20), Painter(deadline_s=30.0) as painter:
         await painter.start()
         assert await painter.draw(CHART) is None
     assert "no pictures for now" in caplog.text
+
+
+async def test_a_painter_that_is_left_at_once_leaves_no_process() -> None:
+    before = children()
+    async with asyncio.timeout(20):
+        async with Painter():
+            pass
+        async with Painter():
+            await asyncio.sleep(0.1)
+    assert children() - before == set()
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from perpwatch.alert.turns import Turns
 from perpwatch.app.alerts_config import AlertsConfig
 from perpwatch.app.api_actions import Actions
 from perpwatch.app.bot import Bot, adapter_for
+from perpwatch.app.card_maker import card_maker_of
 from perpwatch.app.config import Config
 from perpwatch.app.delivery import Deliveries
 from perpwatch.app.engine import Watch
 from perpwatch.app.keeper import Keeper
 from perpwatch.app.telegram_commands import telegram_commands
-from perpwatch.app.telling import TextCards
 from perpwatch.app.wishes import Wishes
 from perpwatch.feed.connection import SystemClock
 from perpwatch.model import Contract
@@ -85,7 +85,9 @@ async def scene(folder: Path, api: BotApiServer, language: str = "en") -> AsyncI
         senders |= {f"topic-{topic}": TelegramSender(telegram, str(GROUP), topic) for topic in (5, 9)}
         alerts = AlertsConfig.model_validate({"language": language, "time_zone": "Europe/Berlin"})
         routes = dict.fromkeys(senders, Route())
-        deliveries = Deliveries(senders, routes, TextCards(alerts), bot.clock, random.random, writer, reader)
+        deliveries = Deliveries(
+            senders, routes, card_maker_of(bot, reader, alerts), bot.clock, random.random, writer, reader
+        )
         async with telegram_commands(bot, wishes, alerts, deliveries, keeper=keeper):
             yield Scene(api, bot, telegram, wishes, reader)
         await telegram.close()

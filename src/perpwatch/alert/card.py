@@ -26,6 +26,8 @@ TITLE_LENGTH = 45
 SYMBOL_LENGTH = 24
 #: Symbols of a market alert, and notices of a digest, that are named one by one.
 MARKET_LINES, DIGEST_LINES = 10, 20
+#: Of an episode that is over so many reasons of its alert are said again.
+REASONS_AT_END = 2
 #: The end of the year 9999, after which there are no dates.
 LATEST_MS = 253_402_300_000_000
 #: No figure of a market is larger.
@@ -188,12 +190,16 @@ def _alert_lines(
     lines: list[str] = []
     if notice.kind is NoticeKind.TEST:
         lines.append(texts.test)
+    reasons = reason_lines(alert.signal, texts, zone)
+    if notice.development is not None and notice.development.is_over:
+        # Whoever reads the end has read the reasons; what it was shall still be seen.
+        return tuple(dict.fromkeys(_development_lines(alert, notice.development, texts) + reasons[:REASONS_AT_END]))
     if notice.development is not None:
         lines += _development_lines(alert, notice.development, texts)
     elif alert.escalation:
         minutes = texts.duration(max(60.0, (alert.time_ms - alert.episode_start_ms) / 1_000.0))
         lines.append(texts.again.format(minutes=minutes))
-    lines += reason_lines(alert.signal, texts, zone)
+    lines += reasons
     for tag in alert.tags:
         lines += reason_lines(tag, texts, zone)
     if alert.signal.is_learning:
@@ -204,14 +210,19 @@ def _alert_lines(
 
 
 def _development_lines(alert: Alert, development: Development, texts: Texts) -> list[str]:
-    _, now, best = moves(alert, development)
-    span = texts.duration(max(60.0, (development.time_ms - alert.time_ms) / 1_000.0))
-    figures = {"span": span, "best": texts.percent(best), "price": texts.price_text(development.price)}
-    if move_of(alert.signal) is None:
+    told, now, best = moves(alert, development)
+    figures = {
+        "span": texts.duration(max(60.0, (development.time_ms - alert.time_ms) / 1_000.0)),
+        "best": texts.percent(best),
+        "price": texts.price_text(development.price),
+    }
+    if development.is_over and development.outcome is not None:
+        lines = []  # the outcome has more to say
+    elif told is None:
         lines = [texts.developed_no_move.format(change=texts.percent(now), **figures)]
     else:
         lines = [texts.developed.format(now=texts.percent(now), **figures)]
-    if development.peak_ratio:
+    if development.peak_ratio > alert.ratio:
         lines.append(texts.peak_ratio.format(ratio=texts.times(development.peak_ratio)))
     if development.is_over:
         lines += _outcome_lines(development.outcome, texts)
@@ -229,10 +240,11 @@ def _outcome_lines(outcome: Outcome | None, texts: Texts) -> list[str]:
     lines = [texts.outcome.format(after=after)]
     if (is_hit := outcome.is_hit) is not None:
         (hour,) = (one for one in outcome.after if one.minutes == HIT_HORIZON)
-        form = texts.went_on if is_hit else texts.did_not_go_on
-        line = form.format(best=texts.percent(100.0 * sign * hour.best))
+        best, worst = (texts.percent(100.0 * sign * move) for move in (hour.best, hour.worst))
+        lines.append(texts.within_hour.format(best=best, worst=worst))
+        line = texts.went_on if is_hit else texts.did_not_go_on
         if (share := outcome.random_hits) is not None:
-            line += texts.at_random.format(share=_share(share))
+            line += f"; {texts.by_chance.format(share=_share(share))}"
         lines.append(line)
     return lines
 
@@ -350,9 +362,9 @@ def _funding_line(signal: Signal, figures: dict[str, Reason], texts: Texts, zone
     rate, change = figures.get("funding_rate"), figures.get("funding_change")
     if rate is None:
         return ""
-    line = texts.funding.format(rate=texts.percent(rate.value))
+    line = texts.funding.format(rate=texts.rate(rate.value))
     if change is not None:
-        line += f", {texts.funding_before.format(before=texts.percent(rate.value - change.value))}"
+        line += f", {texts.funding_before.format(before=texts.rate(rate.value - change.value))}"
     return line
 
 
@@ -364,6 +376,8 @@ def _build_up_line(signal: Signal, figures: dict[str, Reason], texts: Texts, zon
 
 
 def _score_line(signal: Signal, figures: dict[str, Reason], texts: Texts, zone: datetime.tzinfo) -> str:
+    if signal.direction is Direction.DOWN:
+        return ""  # the model knows rises alone
     # Never 1.00: nothing is certain.
     line = texts.score.format(score=f"{min(int(100.0 * figures['score'].value) / 100.0, 0.99):.2f}")
     parts = [name.removeprefix("score: ") for name in figures if name.startswith("score: ")]
@@ -408,7 +422,7 @@ _GROUPS = {name: (names, make) for names, make in _LINES for name in names}
 _TITLES: dict[str, Callable[[Texts, float], str]] = {
     "opening_time": lambda texts, value: texts.title_new_contract,
     "open_interest_change": lambda texts, value: texts.title_open_interest.format(change=texts.percent(value)),
-    "funding_rate": lambda texts, value: texts.title_funding.format(rate=texts.percent(value)),
+    "funding_rate": lambda texts, value: texts.title_funding.format(rate=texts.rate(value)),
     "price_gap": lambda texts, value: texts.title_price_gap.format(gap=texts.percent(value)),
     "spread": lambda texts, value: texts.title_spread.format(spread=texts.percent(value, is_signed=False)),
     "build_up": lambda texts, value: texts.title_build_up.format(hours=texts.times(value)),

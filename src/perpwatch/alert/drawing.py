@@ -25,15 +25,14 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from perpwatch.alert.chart import LEAST_CANDLES, MOST_CANDLES, Bar, Chart
-from perpwatch.figures import price_text, times_text
+from perpwatch.figures import MINUS, price_text, times_text
 from perpwatch.model import Direction
 
 #: Pixels: 4 : 3, two for each of the points that a phone has across.
 WIDTH, HEIGHT = 800, 600
 
 BACKGROUND, GRID, TEXT, DIM = "#10151c", "#232b36", "#e6eaf0", "#8b96a5"
-UP, DOWN, FLAT, ACCENT, UNKNOWN = "#2ebd85", "#f6465d", "#8b96a5", "#f0b90b", "#3a2230"
-_COLOURS = {Direction.UP: UP, Direction.DOWN: DOWN, Direction.FLAT: ACCENT}
+UP, DOWN, ACCENT, UNKNOWN = "#2ebd85", "#f6465d", "#f0b90b", "#3a2230"
 _DPI = 100
 #: Left, bottom, width and height of the two panes, as shares of the picture; prices stand on the right.
 _PRICE_PANE, _VOLUME_PANE = (0.02, 0.335, 0.79, 0.555), (0.02, 0.075, 0.79, 0.235)
@@ -88,7 +87,7 @@ def _draw_prices(
     )
     last = known[-1]
     taken = [last.close, *([chart.price] if chart.price else [])]
-    gap = (high - low + 2 * room) * 0.055
+    gap = (high - low + 2 * room) * 0.075
     for tick in ticks:
         if all(abs(tick - other) > gap for other in taken):
             _text(pane, right, tick, f" {price_text(tick)}", color=DIM, size=15, va="center")
@@ -189,7 +188,7 @@ def _draw_head(figure: Figure, chart: Chart) -> None:
     style: dict[str, Any] = {"y": 0.975, "size": 21, "weight": "bold", "va": "top", "parse_math": False}
     name = drawable(chart.symbol)
     figure.text(0.02, s=f"{name}  ·  {chart.span}" if name else chart.span, color=TEXT, **style)
-    figure.text(0.98, s=drawable(chart.move), color=_COLOURS[chart.direction], ha="right", **style)
+    figure.text(0.98, s=drawable(chart.move), color=DOWN if chart.move.startswith(MINUS) else UP, ha="right", **style)
 
 
 def _text(

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perpwatch.figures import MINUS, percent_text, price_text, times_text
+from perpwatch.figures import MINUS, NO_BREAK, percent_text, price_text, rate_text, times_text
 from perpwatch.model import AssetClass, Trust
 
 
@@ -100,9 +100,10 @@ class Texts:
     peak_ratio: str
     outcome: str
     outcome_after: str
+    within_hour: str
     went_on: str
     did_not_go_on: str
-    at_random: str
+    by_chance: str
     outcome_unknown: str
 
     # Many at once
@@ -146,6 +147,9 @@ class Texts:
     def percent(self, percent: float, *, is_signed: bool = True) -> str:
         return self.number(percent_text(percent, is_signed=is_signed))
 
+    def rate(self, percent: float) -> str:
+        return self.number(rate_text(percent))
+
     def price_text(self, price: float) -> str:
         return self.number(price_text(price))
 
@@ -160,8 +164,10 @@ class Texts:
     def span(self, minutes: int) -> str:
         """A timeframe: 1 min, 15 min, 4 h."""
         if minutes % 1440 == 0:
-            return f"{minutes // 1440} {self.day}"
-        return f"{minutes // 60} {self.hour}" if minutes > 60 and minutes % 60 == 0 else f"{minutes} {self.minute}"
+            return f"{minutes // 1440}{NO_BREAK}{self.day}"
+        if minutes > 60 and minutes % 60 == 0:
+            return f"{minutes // 60}{NO_BREAK}{self.hour}"
+        return f"{minutes}{NO_BREAK}{self.minute}"
 
     def duration(self, seconds: float) -> str:
         """In its two largest units: 3 min 12 s."""
@@ -170,17 +176,17 @@ class Texts:
         for (length, unit), (smaller, smaller_unit) in itertools.pairwise(units):
             if whole >= length:
                 rest = whole % length // smaller
-                return f"{whole // length} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
-        return f"{whole} {self.second}"
+                return f"{whole // length}{NO_BREAK}{unit}" + (f" {rest}{NO_BREAK}{smaller_unit}" if rest else "")
+        return f"{whole}{NO_BREAK}{self.second}"
 
     def latency_text(self, milliseconds: float) -> str:
         """16 ms, 2.3 s, 5 min 12 s; a clock that runs behind gives negative ones."""
         size = abs(milliseconds)
         sign = MINUS if milliseconds <= -0.5 else ""
         if size < 999.5:
-            return f"{sign}{size:.0f} {self.millisecond}"
+            return f"{sign}{size:.0f}{NO_BREAK}{self.millisecond}"
         if size < 59_950.0:
-            return f"{sign}{size / 1_000.0:.1f} {self.second}"
+            return f"{sign}{size / 1_000.0:.1f}{NO_BREAK}{self.second}"
         return f"{sign}{self.duration(size / 1_000.0)}"
 
     def money(self, amount: float) -> str:
@@ -265,11 +271,12 @@ EN = Texts(
     developed="After {span}: {now}, peak {best}, price {price}",
     developed_no_move="After {span}: {change} since the alert, peak {best}, price {price}",
     peak_ratio="Peak volume {ratio}× usual",
-    outcome="After the alert: {after}",
+    outcome="From the price of the alert: {after}",
     outcome_after="{span} {move}",
-    went_on="It went on, by up to {best} within the hour",
-    did_not_go_on="It hardly went on, by {best} at most within the hour",
-    at_random=" (goes on by chance in {share})",
+    within_hour="Within the hour {best} at best, {worst} at worst",
+    went_on="Counts as gone on",
+    did_not_go_on="Does not count as gone on",
+    by_chance="by chance {share} do",
     outcome_unknown="What came of it is not known: data are missing",
     market_how="▲ {up} up, ▼ {down} down in one minute",
     market_rest="and {count} more",
@@ -364,15 +371,15 @@ EN = Texts(
 
 RU = Texts(
     form_of=_three_forms,
-    group="\u00a0",  # keeps a number in one line
+    group=NO_BREAK,
     second="с",
     minute="мин",
     hour="ч",
     day="д",
     millisecond="мс",
-    thousand=" тыс.",
-    million=" млн",
-    billion=" млрд",
+    thousand=f"{NO_BREAK}тыс.",
+    million=f"{NO_BREAK}млн",
+    billion=f"{NO_BREAK}млрд",
     days=("{count} день", "{count} дня", "{count} дней"),
     hours=("{count} час", "{count} часа", "{count} часов"),
     title_move="{move} за {span}",
@@ -433,11 +440,12 @@ RU = Texts(
     developed="Через {span}: {now}, пик {best}, цена {price}",
     developed_no_move="Через {span}: {change} после сигнала, пик {best}, цена {price}",
     peak_ratio="Пик объёма {ratio}× обычного",
-    outcome="После сигнала: {after}",
+    outcome="От цены сигнала: {after}",
     outcome_after="{span} {move}",
-    went_on="Движение продолжилось, до {best} за час",
-    did_not_go_on="Движение почти не продолжилось, за час не дальше {best}",
-    at_random=" (случайно продолжается в {share})",
+    within_hour="За час в лучшем случае {best}, в худшем {worst}",
+    went_on="Засчитано как продолжение",
+    did_not_go_on="Не засчитано как продолжение",
+    by_chance="случайно бывает в {share}",
     outcome_unknown="Чем кончилось, неизвестно: данных нет",
     market_how="▲ {up} вверх, ▼ {down} вниз за одну минуту",
     market_rest="и ещё {count}",

@@ -18,6 +18,7 @@ from perpwatch.alert.notice import Notice
 from perpwatch.alert.outcomes import DAY_MS, Score
 from perpwatch.alert.policy import Alert
 from perpwatch.alert.texts import Language, Texts, texts_of
+from perpwatch.app.alerts_config import AlertsConfig
 from perpwatch.app.bot import Bot
 from perpwatch.app.painter import Painter
 from perpwatch.app.scorecard import scorecard_of
@@ -128,6 +129,15 @@ class CardMaker:
         if self._is_inline:
             return question(*args, **kwargs)
         return await asyncio.to_thread(question, *args, **kwargs)
+
+
+def card_maker_of(bot: Bot, reader: Reader | None, config: AlertsConfig, painter: Painter | None = None) -> CardMaker:
+    """For a running watch, as it is configured.
+
+    Args:
+        reader: of its store, where it has one.
+    """
+    return CardMaker(view_of(bot, reader), Language(config.language), zone_of(config.time_zone), painter)
 
 
 def view_of(bot: Bot, reader: Reader | None) -> MarketView:

@@ -36,7 +36,7 @@ class _Answer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Painter:
-    """Draws charts one after the other. Call :meth:`start` early: the first picture waits for the process.
+    """Draws charts one after the other, while it is entered; the process starts at once, and nothing waits for it.
 
     Args:
         deadline_s: after this a card goes without its picture.
@@ -44,79 +44,97 @@ class Painter:
 
     def __init__(self, deadline_s: float = DEADLINE_S) -> None:
         self._deadline_s = deadline_s
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | None = None  # once it can draw
+        self._starting: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Painter:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        await self._stop()
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None while there is none."""
+        """Of the process; None while there is none that can draw."""
         return self._process.pid if self._process is not None else None
 
-    async def start(self) -> None:
-        """Start the process and wait until it can draw; a failure is logged, and the next picture tries again."""
-        async with self._turn:
-            try:
-                async with asyncio.timeout(START_S):
-                    await self._started()
-            except (OSError, EOFError, TimeoutError) as error:
-                logger.warning("no pictures for now: %s", str(error) or type(error).__name__)
-                await self._stop()
+    def start(self) -> asyncio.Task[None]:
+        """Start the process, unless it is there or coming; the task ends when it can draw, or cannot be started."""
+        is_there = self._process is not None and self._process.returncode is None
+        if self._starting is None or (self._starting.done() and not is_there):
+            self._starting = asyncio.create_task(self._start())
+        return self._starting
 
     async def draw(self, chart: Chart) -> bytes | None:
         """A PNG; None where none could be drawn in time, and the reason is logged."""
-        async with self._turn:
-            try:
-                async with asyncio.timeout(self._deadline_s if self._process is not None else START_S):
-                    answer = await self._ask(chart)
-            except (OSError, EOFError, TimeoutError) as error:
-                logger.warning("a card of %s has no picture: %s", chart.symbol, str(error) or type(error).__name__)
-                await self._stop()
-                return None
-            except asyncio.CancelledError:
-                # An answer that nobody took would be the next one's.
-                await self._stop()
-                raise
+        try:
+            async with asyncio.timeout(self._deadline_s), self._turn:
+                await asyncio.shield(self.start())
+                if self._process is None:
+                    return None  # why has been logged
+                answer = await self._ask(self._process, chart)
+        except (OSError, EOFError, TimeoutError) as error:
+            logger.warning("a card of %s has no picture: %s", chart.symbol, str(error) or type(error).__name__)
+            return None
         if answer.error:
             logger.warning("a card of %s has no picture: %s", chart.symbol, answer.error)
             return None
         return answer.picture
 
-    async def close(self) -> None:
-        """End the process."""
-        async with self._turn:
-            await self._stop()
-
-    async def _ask(self, chart: Chart) -> _Answer:
-        process = await self._started()
+    async def _ask(self, process: asyncio.subprocess.Process, chart: Chart) -> _Answer:
         assert process.stdin is not None
         body = msgspec.msgpack.encode(chart)
-        process.stdin.write(_LENGTH.pack(len(body)) + body)
-        await process.stdin.drain()
-        return await _read_answer(process)
+        try:
+            process.stdin.write(_LENGTH.pack(len(body)) + body)
+            await process.stdin.drain()
+            return await _read_answer(process)
+        except BaseException:
+            # An answer that nobody took would be the next one's.
+            await self._stop()
+            raise
 
-    async def _started(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                __name__,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the watch, which ends it in its own time
-            )
-            await _read_answer(self._process)  # it greets when it can draw
-        return self._process
+    async def _start(self) -> None:
+        await self._stop()  # one that has died
+        process: asyncio.subprocess.Process | None = None
+        try:
+            async with asyncio.timeout(START_S):
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    __name__,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for the watch, which ends it in its own time
+                )
+                await _read_answer(process)  # it greets when it can draw
+        except (OSError, EOFError, TimeoutError) as error:
+            logger.warning("no pictures for now: %s", str(error) or type(error).__name__)
+            await _end(process)
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+        else:
+            self._process = process
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.returncode is None:
-            process.kill()
-        if process.stdin is not None:
-            process.stdin.close()
-        await process.wait()
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process | None) -> None:
+    if process is None:
+        return
+    if process.returncode is None:
+        process.kill()
+    if process.stdin is not None:
+        process.stdin.close()
+    await process.wait()
 
 
 async def _read_answer(process: asyncio.subprocess.Process) -> _Answer:

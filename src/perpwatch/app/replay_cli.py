@@ -88,10 +88,10 @@ def replay(
     if path is None:
         settings, file = load_config(config), config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
         with _feed(candles or [], trades or [], stored, settings, file) as feed:
-            past = Past(feed, _engine(settings, rules, is_intrabar=bool(trades)), from_ns=from_ns, to_ns=to_ns)
+            past = Past(feed, past_engine(settings, rules, is_intrabar=bool(trades)), from_ns=from_ns, to_ns=to_ns)
             with _Output(out) as output:
                 past.on_step = output.on_step
-                took_s = _run(past.steps(), feed.start_ms * 1_000_000, feed.end_ms * 1_000_000, pace)
+                took_s = run_through(past.steps(), feed.start_ms * 1_000_000, feed.end_ms * 1_000_000, pace)
         _tell(past.result, took_s, out)
         return
     if list_:
@@ -101,13 +101,13 @@ def replay(
     with _Output(out) as output:
         pass_ = Replay(files, decode, output.on_step, from_ns=from_ns, to_ns=to_ns, rules=_rules(rules))
         first_ns, last_ns = span_of(map(RecordingFile, files))
-        took_s = _run(pass_.steps(), first_ns, min(last_ns, to_ns or last_ns), pace)
+        took_s = run_through(pass_.steps(), first_ns, min(last_ns, to_ns or last_ns), pace)
     _tell(pass_.result, took_s, out)
     if pass_.result.differing:
         raise typer.Exit(1)
 
 
-def _run(steps: Iterator[int], first_ns: int, last_ns: int, pace: float | None) -> float:
+def run_through(steps: Iterator[int], first_ns: int, last_ns: int, pace: float | None) -> float:
     """Go through everything, with a bar; returns the seconds it took."""
     began_s, shown_s = time.monotonic(), 0.0
     with _progress() as bar:
@@ -138,7 +138,7 @@ def _feed(
         database.close()
 
 
-def _engine(config: Config, rules: Path | None, *, is_intrabar: bool) -> Engine:
+def past_engine(config: Config, rules: Path | None, *, is_intrabar: bool) -> Engine:
     settings = EngineSettings.of(config)
     # A candle that is only known whole would be judged as running and, a moment later, as closed.
     settings = msgspec.structs.replace(settings, is_intrabar=is_intrabar and settings.is_intrabar)

@@ -6,27 +6,25 @@ import asyncio
 import contextlib
 import logging
 import random
-import zoneinfo
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from perpwatch.alert.card import Card, card_of, digest_of
 from perpwatch.alert.episodes import Developed, Episodes
-from perpwatch.alert.notice import Notice, NoticeKind
-from perpwatch.alert.operational import OperationalAlert, Phase
+from perpwatch.alert.notice import Notice
+from perpwatch.alert.operational import OperationalAlert
 from perpwatch.alert.policy import Alert, MarketAlert
-from perpwatch.alert.texts import Language, texts_of
-from perpwatch.app.alerts_config import AlertsConfig
 from perpwatch.app.analysis import TEST
 from perpwatch.app.bot import Bot
+from perpwatch.app.card_maker import card_maker_of
 from perpwatch.app.config import Config
 from perpwatch.app.delivery import Deliveries
 from perpwatch.app.engine import Step
 from perpwatch.app.health import Monitor
 from perpwatch.app.keeper import Keeper
+from perpwatch.app.notices import alert_notice, development_notice, market_notice, operational_notice
+from perpwatch.app.painter import Painter
 from perpwatch.app.senders import folder_of, senders_of
-from perpwatch.model import Batch, Level
+from perpwatch.model import AssetClass, Batch
 from perpwatch.store import Delivery
 
 logger = logging.getLogger(__name__)
@@ -34,19 +32,6 @@ logger = logging.getLogger(__name__)
 #: Under this key the store remembers how far the open episodes are.
 EPISODES_KEY = "alerts.episodes"
 REMEMBER_EVERY_S = 60.0
-
-
-class TextCards:
-    """Messages without pictures."""
-
-    def __init__(self, config: AlertsConfig) -> None:
-        self._texts = texts_of(Language(config.language))
-        self._zone = zoneinfo.ZoneInfo(config.time_zone)
-
-    async def make(self, notices: Sequence[Notice], *, with_picture: bool) -> Card:
-        if len(notices) == 1:
-            return card_of(notices[0], self._texts, self._zone)
-        return digest_of(notices, self._texts, self._zone)
 
 
 class Teller:
@@ -95,67 +80,20 @@ class Teller:
         self.deliveries.tell(operational_notice(alert))
 
     def _notice(self, alert: Alert | MarketAlert) -> Notice:
+        pinned = self._bot.pinned
         if isinstance(alert, MarketAlert):
-            signals = [one.signal for one in alert.alerts]
-            return Notice(
-                key=alert.key,
-                thread=alert.key,
-                kind=NoticeKind.MARKET,
-                time_ms=alert.time_ms,
-                level=max((signal.level for signal in signals), key=list(Level).index, default=Level.NOTICE),
-                rule=alert.rule,
-                is_pinned=any(signal.symbol in self._bot.pinned for signal in signals),
-                # The last one made the crowd.
-                received_time_ns=max((signal.received_time_ns for signal in signals), default=0),
-                market=alert,
-            )
-        is_test = alert.rule == TEST
-        return Notice(
-            key=alert.key,
-            thread=alert.key if is_test else self.episodes.told(alert),
-            kind=NoticeKind.TEST if is_test else NoticeKind.ALERT,
-            time_ms=alert.time_ms,
-            received_time_ns=alert.signal.received_time_ns,
-            alert=alert,
-            **self._about(alert),
-        )
+            return market_notice(alert, is_pinned=any(one.symbol in pinned for one in alert.alerts))
+        thread = alert.key if alert.rule == TEST else self.episodes.told(alert)
+        return alert_notice(alert, thread, self._class_of(alert), is_pinned=alert.symbol in pinned)
 
     def _develop(self, developed: Developed) -> None:
         alert = developed.alert
-        self.deliveries.tell(
-            Notice(
-                key=developed.key,
-                thread=alert.key,
-                kind=NoticeKind.UPDATE,
-                time_ms=developed.development.time_ms,
-                alert=alert,
-                development=developed.development,
-                **self._about(alert),
-            )
-        )
+        is_pinned = alert.symbol in self._bot.pinned
+        self.deliveries.tell(development_notice(developed, self._class_of(alert), is_pinned=is_pinned))
 
-    def _about(self, alert: Alert) -> dict[str, Any]:
+    def _class_of(self, alert: Alert) -> AssetClass | None:
         series = self._bot.engine.book.series.get(alert.symbol)
-        return {
-            "level": alert.signal.level,
-            "rule": alert.rule,
-            "symbol": alert.symbol,
-            "asset_class": series.contract.asset_class if series is not None else None,
-            "is_pinned": alert.symbol in self._bot.pinned,
-        }
-
-
-def operational_notice(alert: OperationalAlert) -> Notice:
-    """A trouble of the watch, or its end, as it is told: each as a message of its own, because people wait for both."""
-    return Notice(
-        key=alert.key,
-        thread=alert.key,
-        kind=NoticeKind.OPERATIONAL,
-        time_ms=alert.time_ms,
-        level=Level.STRONG if alert.phase is Phase.START else Level.NOTICE,
-        received_time_ns=alert.time_ms * 1_000_000,
-        operational=alert,
-    )
+        return series.contract.asset_class if series is not None else None
 
 
 @contextlib.asynccontextmanager
@@ -178,7 +116,9 @@ async def telling(
     senders = senders_of(alerts, folder_of(config_file), config.network.proxy)
     routes = {name: channel.route(alerts.time_zone) for name, channel in alerts.channels.items()}
     store = (keeper.writer, keeper.reader) if keeper is not None else (None, None)
-    deliveries = Deliveries(senders, routes, TextCards(alerts), bot.clock, random.Random().random, *store)
+    painter = Painter() if any(sender.takes_pictures for sender in senders.values()) else None
+    cards = card_maker_of(bot, keeper.reader if keeper is not None else None, alerts, painter)
+    deliveries = Deliveries(senders, routes, cards, bot.clock, random.Random().random, *store)
     deliveries.restore()
     teller = Teller(bot, deliveries)
     if keeper is not None:
@@ -198,7 +138,7 @@ async def telling(
         teller.operational(alert)
 
     bot.on_step, monitor.on_alert, monitor.metrics.deliveries = on_step, on_alert, deliveries
-    async with deliveries:
+    async with painter or contextlib.nullcontext(), deliveries:
         remembering = asyncio.create_task(_remember_episodes(bot, teller, keeper))
         try:
             yield deliveries
