@@ -24,6 +24,7 @@ from perpwatch.alert.routing import Route
 from perpwatch.app import service_senders, telegram_senders  # noqa: F401
 from perpwatch.app.alerts_config import AlertsConfig
 from perpwatch.app.bot import Bot, adapter_for
+from perpwatch.app.card_maker import card_maker_of
 from perpwatch.app.channel_outbox import Job
 from perpwatch.app.config import Config
 from perpwatch.app.delivery import Deliveries, Stage
@@ -31,7 +32,7 @@ from perpwatch.app.engine import Step
 from perpwatch.app.kept import kept
 from perpwatch.app.senders import senders_of
 from perpwatch.app.store_config import StoreConfig
-from perpwatch.app.telling import Teller, TextCards
+from perpwatch.app.telling import Teller
 from perpwatch.errors import ConnectionFailed
 from perpwatch.feed.connection import SystemClock
 from perpwatch.feed.ports import HttpAnswer, Socket
@@ -68,7 +69,7 @@ async def live(life: Life) -> None:
         deliveries = Deliveries(
             senders_of(alerts, Path(life.folder)),
             dict.fromkeys(alerts.channels, Route()),
-            TextCards(alerts),
+            card_maker_of(bot, keeper.reader, alerts),
             bot.clock,
             random.Random().random,
             keeper.writer,

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,18 +22,29 @@ from perpwatch.alert.card import Card
 from perpwatch.alert.notice import Notice, NoticeKind
 from perpwatch.alert.policy import Alert
 from perpwatch.alert.senders.sender import Sender
+from perpwatch.alert.texts import Language
 from perpwatch.app.alerts_config import AlertsConfig
+from perpwatch.app.bot import adapter_for
+from perpwatch.app.card_maker import CardMaker, MarketView, stored_view, zone_of
+from perpwatch.app.cli_commands import Command, lazy_group
 from perpwatch.app.config import DEFAULT_FILE, Config, load_config
 from perpwatch.app.ledger_cli import span_ms
+from perpwatch.app.painter import Painter
 from perpwatch.app.printing import ConfigOption, Format, FormatOption, console, print_rows, stdout
 from perpwatch.app.senders import folder_of, senders_of
 from perpwatch.app.telegram_cli import chats
-from perpwatch.app.telling import TextCards
 from perpwatch.errors import ConfigurationError, DeliveryError, DeliveryFailed, DeliveryRefused, StoreError
 from perpwatch.model import Level
 from perpwatch.store import Database, Delivery, DeliveryState, Reader, Writer
 
-alerts_app = typer.Typer(help="Test channels, and see what became of alerts.", no_args_is_help=True)
+_CARDS = Command(
+    "cards",
+    "perpwatch.app.cards_cli:cards",
+    "Draw and word the alerts of past markets as they would have been sent, for looking at on a phone.",
+)
+alerts_app = typer.Typer(
+    help="Test channels, and see what became of alerts.", no_args_is_help=True, cls=lazy_group((_CARDS,))
+)
 
 #: What a test waits for a channel's answer.
 TEST_LIMIT_S = 60.0
@@ -78,23 +89,33 @@ def try_channels(
     alerts = settings.alerts
     names = _chosen(alerts, channel)
     senders = senders_of(alerts, folder, settings.network.proxy)
-    sample = _sample(settings, config)
-    results = asyncio.run(_test(alerts, {name: senders[name] for name in names}, sample))
+    with _kept(settings, config) as reader:
+        view = stored_view(adapter_for(settings), reader, lambda: int(time.time() * 1_000))
+        results = asyncio.run(_test(alerts, {name: senders[name] for name in names}, _sample(reader), view))
     print_rows(results, format)
     if any(result.answer is not Answer.ACKNOWLEDGED for result in results):
         raise typer.Exit(1)
 
 
-async def _test(alerts: AlertsConfig, senders: dict[str, Sender], sample: Notice) -> list[ChannelTest]:
+async def _test(
+    alerts: AlertsConfig, senders: dict[str, Sender], sample: Notice, view: MarketView
+) -> list[ChannelTest]:
+    painter = Painter() if any(sender.takes_pictures for sender in senders.values()) else None
+    cards = CardMaker(view, Language(alerts.language), zone_of(alerts.time_zone), painter)
     try:
-        return await asyncio.gather(*(_test_one(alerts, name, sender, sample) for name, sender in senders.items()))
+        async with painter or nullcontext():
+            if painter is not None:
+                await painter.start()
+            return await asyncio.gather(
+                *(_test_one(alerts, name, sender, sample, cards) for name, sender in senders.items())
+            )
     finally:
         for sender in senders.values():  # which may share a connection
             await sender.close()
 
 
-async def _test_one(alerts: AlertsConfig, name: str, sender: Sender, sample: Notice) -> ChannelTest:
-    card = await TextCards(alerts).make([sample], with_picture=sender.takes_pictures)
+async def _test_one(alerts: AlertsConfig, name: str, sender: Sender, sample: Notice, cards: CardMaker) -> ChannelTest:
+    card = await cards.make([sample], with_picture=sender.takes_pictures)
     answer, what = Answer.ACKNOWLEDGED, ""
     began_s = time.monotonic()
     try:
@@ -125,23 +146,35 @@ def _type_of(alerts: AlertsConfig, name: str) -> str:
     return str(alerts.channels[name].type)
 
 
-def _sample(settings: Config, config: Path | None) -> Notice:
+def _sample(reader: Reader | None) -> Notice:
     now_ns = time.time_ns()
     key = f"test:{now_ns}"
     sample = Notice(key=key, thread=key, kind=NoticeKind.TEST, time_ms=now_ns // 1_000_000, level=Level.NOTICE)
-    alert = _newest_alert(settings, config)
+    alert = _newest_alert(reader)
     if alert is None:
         return sample
     about = {"level": alert.signal.level, "rule": alert.rule, "symbol": alert.symbol, "alert": alert}
     return msgspec.structs.replace(sample, **about)
 
 
-def _newest_alert(settings: Config, config: Path | None) -> Alert | None:
-    if not settings.store.enabled:
+@contextmanager
+def _kept(settings: Config, config: Path | None) -> Iterator[Reader | None]:
+    """What a watch has kept; None where there is nothing that can be read."""
+    with ExitStack() as stack:
+        reader: Reader | None = None
+        if settings.store.enabled:
+            try:
+                reader = Reader(stack.enter_context(_opened(settings, config)))
+            except StoreError:
+                pass  # any sample will do
+        yield reader
+
+
+def _newest_alert(reader: Reader | None) -> Alert | None:
+    if reader is None:
         return None
     try:
-        with _opened(settings, config) as database:
-            kept = [one for one in Reader(database).alerts(limit=20) if one.symbol]
+        kept = [one for one in reader.alerts(limit=20) if one.symbol]
         return msgspec.json.decode(kept[-1].body, type=Alert) if kept else None
     except (StoreError, msgspec.MsgspecError):
         return None  # any sample will do

@@ -7,10 +7,10 @@ import datetime
 import logging
 import zoneinfo
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-from msgspec.structs import replace
+import msgspec
 
 from perpwatch.alert.card import Card, card_of, digest_of, move_of, moves
 from perpwatch.alert.chart import LEAST_CANDLES, MOST_CANDLES, Bar, Chart, usual_band
@@ -23,6 +23,7 @@ from perpwatch.app.bot import Bot
 from perpwatch.app.painter import Painter
 from perpwatch.app.scorecard import scorecard_of
 from perpwatch.errors import StoreError
+from perpwatch.exchanges.adapter import Adapter
 from perpwatch.market.candles import roll_up, roll_up_all
 from perpwatch.model import Candle, Finality, Timeframe, Trust
 from perpwatch.store import Reader
@@ -148,17 +149,22 @@ def view_of(bot: Bot, reader: Reader | None) -> MarketView:
         series = book.series.get(symbol)
         return book.minutes_so_far(series) if series is not None else ()
 
+    return replace(stored_view(bot.adapter, reader, lambda: bot.engine.now_ms), minutes=minutes)
+
+
+def stored_view(adapter: Adapter, reader: Reader | None, now_ms: Callable[[], int]) -> MarketView:
+    """What a store has kept, without a watch beside it."""
+
     def past(symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> Sequence[Candle]:
         return reader.candles(symbol, timeframe, start_ms, end_ms) if reader is not None else ()
 
     def scores() -> Sequence[Score]:
         if reader is None:
             return ()
-        now_ms = bot.engine.now_ms
-        outcomes = reader.outcomes(now_ms - RECORD_DAYS * DAY_MS)
-        return scorecard_of((outcome.body for outcome in outcomes), now_ms, (RECORD_DAYS,))
+        outcomes = reader.outcomes(now_ms() - RECORD_DAYS * DAY_MS)
+        return scorecard_of((outcome.body for outcome in outcomes), now_ms(), (RECORD_DAYS,))
 
-    return MarketView(bot.adapter.name.upper(), bot.adapter.symbol_page, minutes, past, scores)
+    return MarketView(adapter.name.upper(), adapter.symbol_page, lambda symbol: (), past, scores)
 
 
 def zone_of(name: str) -> datetime.tzinfo:
@@ -211,7 +217,7 @@ def joined(past: Sequence[Candle], minutes: Sequence[Candle], timeframe: Timefra
 
 def _running(minutes: Sequence[Candle], timeframe: Timeframe) -> Candle:
     """The longer candle so far: its minutes to come are not missing."""
-    return roll_up([*minutes[:-1], replace(minutes[-1], finality=Finality.OPEN)], timeframe)
+    return roll_up([*minutes[:-1], msgspec.structs.replace(minutes[-1], finality=Finality.OPEN)], timeframe)
 
 
 def chart_of(
