@@ -20,7 +20,7 @@ async def test_numbers_of_chats_topics_and_people_are_printed_once_as_they_write
             api.say(77, 77, "/start")
         api.push({"message": {"chat": {"id": 1, "title": "\x1b[2Jbad"}, "from": {"id": 2, "first_name": "x\r\ny"}}})
         api.push({"message": {"text": "of nobody"}})
-        printing = asyncio.create_task(print_chats(api.token, api.url, None, 3.0))
+        printing = asyncio.create_task(print_chats(api.token, api.url, None, 2.0))
         await until(lambda: len(api.received) > 1)
         api.say(78, -100123, "/start", 5)
         await printing
@@ -34,5 +34,5 @@ async def test_numbers_of_chats_topics_and_people_are_printed_once_as_they_write
 async def test_a_token_that_telegram_does_not_know_is_said() -> None:
     async with BotApiServer() as api:
         with pytest.raises(ConfigurationError, match="does not know this token") as error:
-            await print_chats("123456:wrong-and-secret", api.url, None, 3.0)
+            await print_chats("123456:wrong-and-secret", api.url, None, 2.0)
     assert "secret" not in str(error.value)

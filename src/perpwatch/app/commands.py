@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from perpwatch.alert.buttons import Act, Button, Buttons, Press, reference
-from perpwatch.alert.card import Card
+from perpwatch.alert.card import Card, reason_lines
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.alert.texts import Language, Texts, texts_of
 from perpwatch.app.bot import Bot
@@ -319,7 +319,7 @@ class Commands:
             timeframe=signal.timeframe,
             time=self._moment(signal.open_time_ms),
         )
-        lines = [detector, *_figures(signal)]
+        lines = [detector, *reason_lines(signal, texts, self._zone), *_figures(signal)]
         if alert.risk > 0.0:
             lines.append(words.why_risk.format(risk=texts.percent(100.0 * alert.risk, is_signed=False)))
         if alert.escalation:
@@ -327,7 +327,9 @@ class Commands:
             lines.append(words.why_escalation.format(count=alert.escalation, time=began))
         for tag in alert.tags:
             lines += [f"{tag.rule or tag.detector}, {self._moment(tag.event_time_ms)}:", *_figures(tag)]
-        latency_ms = signal.received_time_ns / 1e6 - signal.event_time_ms
+        # The one among the reasons is free of what our clock is wrong by.
+        corrected = (one.value for one in signal.reasons if one.name == "latency")
+        latency_ms = next(corrected, signal.received_time_ns / 1e6 - signal.event_time_ms)
         lines.append(words.why_latency.format(latency=texts.latency_text(latency_ms), told=self._moment(alert.time_ms)))
         lines += await self._on_channels(alert)
         title = f"{_ARROWS[signal.direction]} {self._headline(signal)}"
@@ -356,16 +358,14 @@ class Commands:
         return self.words.muted_until.format(symbol=symbol, time=self._moment(until_ms))
 
     def _headline(self, signal: Signal) -> str:
-        texts = self._texts
-        parts = [signal.symbol]
+        texts, parts = self._texts, list[str]()
         for reason in signal.reasons:
             if reason.name == "move":
-                parts.append(texts.title_move.format(
-                    move=texts.percent(reason.value), span=texts.span(signal.timeframe.minutes)
-                ))  # fmt: skip
+                span = texts.span(signal.timeframe.minutes)
+                parts.append(texts.title_move.format(move=texts.percent(reason.value), span=span))
             elif reason.name == "turnover_ratio":
                 parts.append(texts.title_volume.format(ratio=texts.times(reason.value)))
-        return " ".join(parts)
+        return f"{signal.symbol} {', '.join(parts)}".rstrip()
 
     async def _alerts(self, symbol: str) -> list[Alert | MarketAlert]:
         """Alerts of a symbol in the last day, oldest first; from the store where there is one."""
@@ -441,12 +441,8 @@ def _plain(text: str) -> Answer:
 
 
 def _figures(signal: Signal) -> list[str]:
-    """Every number of a signal, as the detector gave it."""
-    return [
-        f"{reason.name} {reason.value:.6g}{f' {reason.unit}' if reason.unit else ''}"
-        + (f": {reason.text}" if reason.text else "")
-        for reason in signal.reasons
-    ]
+    """Every number of a signal, as the detector gave it and calls it."""
+    return [f"{reason.name} = {reason.value:.6g} {reason.unit}".rstrip() for reason in signal.reasons]
 
 
 def _move(series: Series, price: float, now_ms: int, minutes: int) -> float | None:

@@ -23,6 +23,16 @@ def folder_of(config_file: Path | None) -> Path:
     return config_file.absolute().parent if config_file is not None else Path.cwd()
 
 
+def load_libraries(config: AlertsConfig) -> None:
+    """Import what the channels need, which takes seconds; best done while nobody waits for anything yet."""
+    kinds = {type(channel) for channel in config.channels.values()}
+    if config.enabled and TelegramChannel in kinds:
+        import perpwatch.app.telegram_commands
+        import perpwatch.app.telegram_senders
+    if config.enabled and kinds & {WebhookChannel, AppriseChannel, DesktopChannel}:
+        import perpwatch.app.service_senders  # noqa: F401
+
+
 def senders_of(config: AlertsConfig, folder: Path, proxy: str | None = None) -> dict[str, Sender]:
     """Senders by the name of their channel, in the order of the configuration; none of them has called anybody yet.
 

@@ -23,6 +23,7 @@ from perpwatch.app.memory import tended
 from perpwatch.app.printing import ConfigOption, Format, console, print_rows
 from perpwatch.app.recorder import recorder
 from perpwatch.app.runner import run_program
+from perpwatch.app.senders import load_libraries
 from perpwatch.app.telling import telling
 from perpwatch.app.view import Outlet, SignalFormat
 from perpwatch.feed.connection import SystemClock, dial_with
@@ -123,6 +124,7 @@ def _file_of(config: Path | None) -> Path | None:
 
 
 async def _run_live(config: Config, config_file: Path | None, duration_s: float | None, form: SignalFormat) -> None:
+    load_libraries(config.alerts)
     outlet = Outlet(config, form, console)
     adapter = adapter_for(config)
     dial = dial_with(proxy=config.network.proxy, max_frame_bytes=adapter.limits.max_frame_bytes)
