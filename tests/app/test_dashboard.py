@@ -230,7 +230,7 @@ def test_the_health_page_shows_the_connections_and_restarts_one(demo: Demo, page
     expect(first).to_have_text(str(records[0]["reconnects"] + 1))
     page.context.clear_cookies()
     names = option(page, "heat")["yAxis"][0]["data"]
-    picture = page.locator("[data-chart=heat] canvas").first
+    picture = page.locator("[data-chart=heat]")
     picture.scroll_into_view_if_needed()
     size = picture.bounding_box()
     assert size is not None
