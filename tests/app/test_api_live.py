@@ -243,6 +243,24 @@ def test_answers_carry_the_security_headers(demo: Demo) -> None:
         assert "access-control-allow-origin" not in {name.lower() for name in headers}
 
 
+def test_a_page_runs_the_scripts_that_it_was_sent_with_and_no_others(demo: Demo) -> None:
+    seen: list[tuple[str, int]] = []
+    for path in ("/symbol/nothing", "/symbol/%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/symbol/nothing"):
+        answer = requests.get(demo.url + path, headers={"Accept": "text/html"}, timeout=10)
+        policy = answer.headers["Content-Security-Policy"]
+        scripts = re.search(r"script-src ([^;]+);", policy)
+        assert scripts
+        assert "unsafe-inline" not in scripts[1]
+        nonce = re.search(r"'nonce-([^']+)'", scripts[1])
+        assert nonce
+        assert answer.text.count("<script") == answer.text.count(f'<script nonce="{nonce[1]}"')
+        assert "<script>alert" not in answer.text
+        seen.append((nonce[1], answer.text.count("<script")))
+    assert len({nonce for nonce, _ in seen}) == 3
+    assert len({count for _, count in seen}) == 1
+    assert seen[0][1] > 3
+
+
 def test_the_token_is_nowhere_to_be_read(demo: Demo) -> None:
     document = demo.get("/api/v1/openapi.json")
     for path, methods in document["paths"].items():

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from perpwatch.app.api_connections import give_up
 from perpwatch.app.api_problem import PROBLEM_TYPE, problem, problem_body
 from perpwatch.app.dashboard_config import DashboardConfig, is_loopback
+from perpwatch.app.page_policy import POLICY, page_policy
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,6 @@ ACTIONS = "/api/v1/actions/"
 _PUBLIC = ("/login", "/api/v1/login", "/_nicegui/", "/favicon.ico", "/static/")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
-#: NiceGUI compiles its pages in the browser, which takes inline scripts and eval; nothing comes from or goes to another
-#: place, and nobody may put the pages into a frame.
-PAGE_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'"
-)
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -260,7 +254,7 @@ class Gate:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                headers["Content-Security-Policy"] = API_POLICY if path.startswith("/api/") else PAGE_POLICY
+                headers.setdefault(POLICY, API_POLICY if path.startswith("/api/") else page_policy())
                 if not path.startswith(("/_nicegui/", "/static/")):
                     headers["Cache-Control"] = "no-store"
             await send(message)

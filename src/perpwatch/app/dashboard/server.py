@@ -30,6 +30,7 @@ from perpwatch.app.dashboard.pages import PAGES
 from perpwatch.app.dashboard_config import DashboardConfig
 from perpwatch.app.engine import Step
 from perpwatch.app.health import Monitor
+from perpwatch.app.page_policy import MarkedScripts
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import Batch
 from perpwatch.store import Database, Reader
@@ -45,10 +46,11 @@ class _Site:
 
     def __init__(self, api: ASGIApp) -> None:
         self._api = api
+        self._pages = MarkedScripts(PAGES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_api = scope["type"] != "lifespan" and (scope["path"].startswith("/api/") or scope["path"] == "/login")
-        await (self._api if is_api else PAGES)(scope, receive, send)
+        await (self._api if is_api else self._pages)(scope, receive, send)
 
 
 @contextlib.asynccontextmanager
