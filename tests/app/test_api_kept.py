@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from perpwatch.app.config import load_config
 from perpwatch.app.dashboard.server import dashboard
 from perpwatch.app.health import watch_over
 from perpwatch.app.health_config import HealthConfig
+from perpwatch.errors import ConfigurationError
 from perpwatch.model import Direction, Level, Reason, Signal, Timeframe, Trust
 from perpwatch.sim import DEFAULT_START_MS, Clock, SimulatedNetwork, build
 from perpwatch.store import Alerted, Database, Delivery, DeliveryState, Writer
@@ -55,6 +58,21 @@ def deliveries(one: Alert) -> list[Delivery]:
     ]
 
 
+@contextlib.asynccontextmanager
+async def api_of(settings: dict[str, Any]) -> AsyncIterator[aiohttp.ClientSession]:
+    """A way to the API of a watch that has not begun."""
+    config = load_config(None, {"dashboard": {"port": 0}} | settings)
+    clock = Clock.starting_at(DEFAULT_START_MS)
+    async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
+        bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
+        async with (
+            watch_over(bot, HealthConfig(enabled=False), network.get) as monitor,
+            dashboard(bot, monitor, config, "a test") as url,
+            aiohttp.ClientSession(url + "/api/v1/") as session,
+        ):
+            yield session
+
+
 async def test_alerts_say_what_became_of_them_on_each_channel(tmp_path: Path) -> None:
     path = tmp_path / "kept.db"
     database = Database.open(str(path))
@@ -64,54 +82,46 @@ async def test_alerts_say_what_became_of_them_on_each_channel(tmp_path: Path) ->
             await writer.put(Alerted(one.key, one.time_ms, one.symbol, encode(one)), *deliveries(one))
         assert await writer.flush(10.0)
     database.close()
-    settings = {"dashboard": {"port": 0}, "store": {"url": f"sqlite:///{path}"}}
-    config = load_config(None, settings)
-    clock = Clock.starting_at(DEFAULT_START_MS)
-    async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
-        bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
-        async with (
-            watch_over(bot, HealthConfig(enabled=False), network.get) as monitor,
-            dashboard(bot, monitor, config, "a test") as url,
-            aiohttp.ClientSession(url + "/api/v1/") as session,
-        ):
+    async with api_of({"store": {"url": f"sqlite:///{path}"}}) as session:
 
-            async def get(path: str) -> Any:
-                async with session.get(path) as answer:
-                    assert answer.status == 200, await answer.text()
-                    return await answer.json()
+        async def get(path: str) -> Any:
+            async with session.get(path) as answer:
+                assert answer.status == 200, await answer.text()
+                return await answer.json()
 
-            found = await get("alerts")
-            assert [one["key"] for one in found] == [one.key for one in alerts]
-            for one in found:
-                states = {each["channel"]: each for each in one["deliveries"]}
-                assert (states["phone"]["state"], states["phone"]["latency_ms"]) == ("sent", 280)
-                assert (states["desk"]["state"], states["desk"]["why"]) == ("failed", "HTTP 410: gone")
-                assert states["desk"]["sent_ms"] is None
-            # Page by page, backwards, each alert once.
-            pages: list[str] = []
-            until = ""
-            while page := await get(f"alerts?limit=2{until}"):
-                pages = [one["key"] for one in page] + pages
-                until = f"&until_ms={page[0]['time_ms']}"
-            assert pages == [one.key for one in alerts]
-            assert [one["key"] for one in await get("alerts?symbol=ETH_USDT")] == ["alert:1", "alert:3"]
-            failed = await get("deliveries?state=failed")
-            assert [(one["key"], one["channel"]) for one in failed] == [(one.key, "desk") for one in alerts]
-            assert len(await get("deliveries?channel=phone&state=sent&state=pending")) == ALERTS
-            assert await get("channels") == []
+        found = await get("alerts")
+        assert [one["key"] for one in found] == [one.key for one in alerts]
+        for one in found:
+            states = {each["channel"]: each for each in one["deliveries"]}
+            assert (states["phone"]["state"], states["phone"]["latency_ms"]) == ("sent", 280)
+            assert (states["desk"]["state"], states["desk"]["why"]) == ("failed", "HTTP 410: gone")
+            assert states["desk"]["sent_ms"] is None
+        # Page by page, backwards, each alert once.
+        pages: list[str] = []
+        until = ""
+        while page := await get(f"alerts?limit=2{until}"):
+            pages = [one["key"] for one in page] + pages
+            until = f"&until_ms={page[0]['time_ms']}"
+        assert pages == [one.key for one in alerts]
+        assert [one["key"] for one in await get("alerts?symbol=ETH_USDT")] == ["alert:1", "alert:3"]
+        failed = await get("deliveries?state=failed")
+        assert [(one["key"], one["channel"]) for one in failed] == [(one.key, "desk") for one in alerts]
+        assert len(await get("deliveries?channel=phone&state=sent&state=pending")) == ALERTS
+        assert await get("channels") == []
 
 
-@pytest.mark.parametrize("path", ["deliveries"])
-async def test_what_is_not_kept_is_said_so(path: str) -> None:
-    config = load_config(None, {"dashboard": {"port": 0}, "store": {"enabled": False}})
-    clock = Clock.starting_at(DEFAULT_START_MS)
-    async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
-        bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
-        async with (
-            watch_over(bot, HealthConfig(enabled=False), network.get) as monitor,
-            dashboard(bot, monitor, config, "a test") as url,
-            aiohttp.ClientSession() as session,
-            session.get(f"{url}/api/v1/{path}") as answer,
-        ):
-            assert answer.status == 409
-            assert "nothing is kept here" in (await answer.json())["detail"]
+async def test_what_is_not_kept_is_said_so() -> None:
+    async with api_of({"store": {"enabled": False}}) as session, session.get("deliveries") as answer:
+        assert answer.status == 409
+        assert "nothing is kept here" in (await answer.json())["detail"]
+
+
+async def test_a_second_watch_with_pages_is_refused_and_the_first_goes_on() -> None:
+    async with api_of({"store": {"enabled": False}}) as session:
+        with pytest.raises(ConfigurationError, match="another watch of this process has pages"):
+            async with api_of({"store": {"enabled": False}}):
+                pass
+        async with session.get("status") as answer:
+            assert answer.status == 200
+    async with api_of({"store": {"enabled": False}}) as session, session.get("status") as answer:
+        assert answer.status == 200

@@ -58,7 +58,7 @@ from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning
 from perpwatch.app.planning import PlanReport
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import AssetClass, Signal, Timeframe, Trust
-from perpwatch.store import DeliveryState
+from perpwatch.store import DeliveryState, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,7 @@ class Order(enum.StrEnum):
 Name = Annotated[str, PathParameter(max_length=MAX_NAME, description="of a rule", examples=["default"])]
 Symbol = Annotated[str, PathParameter(max_length=MAX_NAME, description="of a contract", examples=["BTC_USDT"])]
 Limit = Annotated[int, Query(ge=1, le=2_000, description="so many at most")]
+FoundLimit = Annotated[int, Query(ge=1, le=1_000, description="so many at most")]
 Offset = Annotated[int, Query(ge=0, le=100_000, description="so many are left out first")]
 SinceMs = Annotated[int, Query(ge=0, le=MAX_TIME_MS, description="exchange time from which on, ms")]
 UntilMs = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="exchange time before which, ms")]
@@ -370,7 +371,7 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
 
     @router.get("/signals", responses=_says(Signal, is_list=True))
     async def signals(
-        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: Limit = 200
+        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: FoundLimit = 200
     ) -> Response:
         """The newest signals, oldest first: of the store, where there is one, else of this run."""
         stored = await hub.read(lambda reader: reader.signals(since_ms, symbol, limit, until_ms))
@@ -379,11 +380,10 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
 
     @router.get("/alerts", responses=_says(AlertRecord, is_list=True))
     async def alerts(
-        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: Limit = 200
+        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: FoundLimit = 200
     ) -> Response:
         """The newest alerts, oldest first, and where they are kept, how far each has come on each channel."""
-        stored = await hub.read(lambda reader: reader.alerts(since_ms, symbol, limit, until_ms)) or []
-        earlier = [record_of(alert) for one in stored if (alert := decoded_alert(one.body)) is not None]
+        earlier = await hub.read(lambda reader: _kept_alerts(reader, since_ms, until_ms, symbol, limit)) or []
         ours = _between(hub.alerts(), lambda one: one.time_ms, since_ms, until_ms, symbol)
         by_key = {one.key: one for one in [*earlier, *ours]}
         return _json(await hub.delivered(sorted(by_key.values(), key=lambda one: one.time_ms)[-limit:]))
@@ -394,7 +394,7 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
         until_ms: UntilMs = None,
         state: Annotated[list[DeliveryState] | None, Query(description="only in these states")] = None,
         channel: Annotated[list[ChannelName] | None, Query(max_length=50, description="only on these")] = None,
-        limit: Limit = 200,
+        limit: FoundLimit = 200,
     ) -> Response:
         """The newest notices on each channel, oldest first: alerts, how they went on, operational ones."""
         rows = await hub.read(lambda reader: reader.deliveries(since_ms, state or (), channel or (), limit, until_ms))
@@ -409,7 +409,7 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
 
     @router.get("/outcomes", responses=_says(OutcomeRecord, is_list=True))
     async def outcomes(
-        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: Limit = 200
+        since_ms: SinceMs = 0, until_ms: UntilMs = None, symbol: SymbolFilter = None, limit: FoundLimit = 200
     ) -> Response:
         """What came of the newest alerts, oldest first."""
         found = _between(hub.outcome_records(), lambda one: one.time_ms, since_ms, until_ms, symbol)
@@ -449,6 +449,13 @@ def _between(
 ) -> list[_Of]:
     end_ms = MAX_TIME_MS if until_ms is None else until_ms
     return [one for one in found if since_ms <= time_of(one) < end_ms and (symbol is None or one.symbol == symbol)]
+
+
+def _kept_alerts(
+    reader: Reader, since_ms: int, until_ms: int | None, symbol: str | None, limit: int
+) -> list[AlertRecord]:
+    stored = reader.alerts(since_ms, symbol, limit, until_ms)
+    return [record_of(alert) for one in stored if (alert := decoded_alert(one.body)) is not None]
 
 
 def _merged(stored: Iterable[_T], ours: Iterable[_T], time_of: Callable[[_T], int]) -> list[_T]:

@@ -51,6 +51,11 @@ def show(hub: Hub, access: Access) -> Iterator[None]:
         _shown.hub = _shown.access = None
 
 
+def is_shown() -> bool:
+    """Whether a watch is shown already."""
+    return _shown.hub is not None
+
+
 def shown_hub() -> Hub:
     """The watch that is shown."""
     assert _shown.hub is not None, "no watch is shown"

@@ -25,7 +25,7 @@ from perpwatch.app.api_hub import Hub
 from perpwatch.app.api_security import Access, Gate
 from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config
-from perpwatch.app.dashboard.frame import show
+from perpwatch.app.dashboard.frame import is_shown, show
 from perpwatch.app.dashboard.pages import PAGES
 from perpwatch.app.dashboard_config import DashboardConfig
 from perpwatch.app.engine import Step
@@ -73,8 +73,12 @@ async def dashboard(
         may_move: take a free port where the configured one is taken.
         speed: seconds of the loop in a real one.
     Raises:
-        ConfigurationError: the port cannot be had.
+        ConfigurationError: the port cannot be had, or another watch of this process has pages: they are the process's,
+            as NiceGUI has it.
     """
+    if is_shown():
+        expected = "false: another watch of this process has pages, and they show one; give this one its own process"
+        raise ConfigurationError("dashboard.enabled", True, expected)
     settings = config.dashboard
     listening = _listen(settings, may_move=may_move)
     host, port = listening.getsockname()[:2]
