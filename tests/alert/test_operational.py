@@ -83,6 +83,17 @@ def test_what_cannot_be_kept_is_told_and_a_short_lock_is_not() -> None:
     ]
 
 
+def test_a_channel_that_fails_for_a_minute_is_told_and_one_failure_is_not() -> None:
+    gone = "phone: Forbidden: bot was blocked by the user"
+    seconds = [
+        at(second, channels_failing=gone if 10 <= second < 40 or 60 <= second < 150 else "") for second in range(180)
+    ]
+    assert told(OperationalWatch(), seconds) == [
+        (120.0, f"alerts do not arrive: {gone}"),
+        (155.0, "alerts do not arrive: back after 1 m 30 s"),
+    ]
+
+
 def test_start_and_end_name_when_the_trouble_began_and_have_keys_of_their_own() -> None:
     watch = OperationalWatch()
     start, end = [alert for snapshot in outage(30, 222, 600) for alert in watch.update(snapshot)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+import cards
 from perpwatch.alert.card import Card, card_of, digest_of
 from perpwatch.alert.notice import Notice, NoticeKind
 from perpwatch.alert.operational import OperationalAlert, Phase, Trouble
@@ -211,6 +213,17 @@ async def test_without_a_store_alerts_are_sent_all_the_same_and_a_card_that_fail
             await until(lambda: deliveries.status()[0].sent == 1)
         assert "unreachable" in texts(chat)[0]
     assert stages == list(Stage)
+
+
+async def test_figures_without_an_end_are_told_all_the_same(tmp_path: Path) -> None:
+    endless = cards.notice(cards.alert(cards.signal("ZERO_USDT", strength=math.inf, reasons=()), ratio=math.inf))
+    async with BotApiServer() as api, store(tmp_path / "db") as (writer, reader), chat_of(api, 7) as sender:
+        chat = api.add_chat(7)
+        async with deliveries_to({"phone": sender}, writer=writer, reader=reader) as deliveries:
+            deliveries.tell(endless)
+            deliveries.tell(notice(1))
+            await until(lambda: deliveries.status()[0].sent == 2)
+    assert "ZERO" in texts(chat)[0]
 
 
 async def test_a_row_that_cannot_be_read_fails_and_the_others_are_sent(tmp_path: Path) -> None:

@@ -63,7 +63,12 @@ def message_key(notices: Sequence[Notice]) -> str:
 
     It depends on what is told and not on the order, so that a digest sent again after a restart has the same.
     """
-    if len(notices) == 1:
-        return notices[0].key
-    keys = "\n".join(sorted(one.key for one in notices))
-    return f"digest:{hashlib.sha256(keys.encode()).hexdigest()[:32]}"
+    return key_of_message([one.key for one in notices])
+
+
+def key_of_message(keys: Sequence[str]) -> str:
+    """The same, by the keys of what it tells."""
+    if len(keys) == 1:
+        return keys[0]
+    text = "\n".join(sorted(keys))
+    return f"digest:{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -35,6 +35,7 @@ class Trouble(enum.StrEnum):
     ERRORS = "error_rate_high"
     DRIFT = "clock_drift"
     KEEPING = "not_kept"
+    CHANNELS = "channels_failing"
 
 
 class Thresholds(msgspec.Struct, frozen=True):
@@ -83,6 +84,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     bad_frames: int = 0  # of them
     clock_offset_s: float = 0.0  # our wall clock minus the exchange's
     not_kept: str = ""  # what cannot be written to a disk or database just now, and why; empty when all can
+    channels_failing: str = ""  # which channels take no alerts just now, and why; empty when all do
     repairs_open: int = 0  # contracts with minutes to read back
     repaired_minutes: int = 0  # since the program's start
     unknown_minutes: Mapping[int, int] = {}  # how many contracts miss the minute that opens at this exchange time
@@ -165,6 +167,8 @@ _RULES = {
     Trouble.DRIFT: _Rule(60.0, 60.0),
     # A database that was locked for a moment is no news.
     Trouble.KEEPING: _Rule(5.0, 5.0),
+    # One message that is tried again is no news; a service that is restarted is back by then.
+    Trouble.CHANNELS: _Rule(60.0, 5.0),
 }
 
 #: While nothing is heard for this long it cannot be told whether the exchange is gone or only what is seen of it.
@@ -209,6 +213,8 @@ def troubles(snapshot: Snapshot, thresholds: Thresholds) -> dict[Trouble, Findin
         found[Trouble.DRIFT] = _finding(name, seconds=abs(one.clock_offset_s))
     if one.not_kept:
         found[Trouble.KEEPING] = _finding("not_kept", why=one.not_kept)
+    if one.channels_failing:
+        found[Trouble.CHANNELS] = _finding("channels", why=one.channels_failing)
     return found
 
 

@@ -302,6 +302,7 @@ EN = Texts(
         "error_rate_high": "many errors",
         "clock_drift": "clock drifts",
         "not_kept": "nothing is kept",
+        "channels_failing": "alerts do not arrive",
     },
     troubles_over={
         "exchange_unreachable": "exchange reachable again",
@@ -312,6 +313,7 @@ EN = Texts(
         "error_rate_high": "errors are over",
         "clock_drift": "clock right again",
         "not_kept": "everything is kept again",
+        "channels_failing": "alerts arrive again",
     },
     consequences={
         "exchange_unreachable": "No contract is seen. What is missed is read back, and its alerts come late or never.",
@@ -322,6 +324,7 @@ EN = Texts(
         "error_rate_high": "Histories and repairs take longer; streams go on.",
         "clock_drift": "Latencies shown are off by as much; candles and alerts are not.",
         "not_kept": "Alerts go on. What was found since would be lost if the program ended now.",
+        "channels_failing": "Other channels are not affected. What waits comes in one digest when it works again.",
     },
     details={
         "silent": "nothing heard for {seconds:.0f} s",
@@ -339,6 +342,7 @@ EN = Texts(
         "ahead": "ours is {seconds:.1f} s ahead of the exchange's; is time synchronisation running?",
         "behind": "ours is {seconds:.1f} s behind the exchange's; is time synchronisation running?",
         "not_kept": "{why}; tried again and again, with everything kept in memory",
+        "channels": "{why}",
     },
     trusts={
         Trust.STREAMED: "live data",
@@ -471,6 +475,7 @@ RU = Texts(
         "error_rate_high": "много ошибок",
         "clock_drift": "часы расходятся",
         "not_kept": "запись не работает",
+        "channels_failing": "сигналы не доходят",
     },
     troubles_over={
         "exchange_unreachable": "биржа снова доступна",
@@ -481,6 +486,7 @@ RU = Texts(
         "error_rate_high": "ошибки прекратились",
         "clock_drift": "часы снова верны",
         "not_kept": "запись снова работает",
+        "channels_failing": "сигналы снова доходят",
     },
     consequences={
         "exchange_unreachable": "Рынка не видно. Пропущенное прочтём потом, сигналы о нём опоздают или не придут.",
@@ -491,6 +497,7 @@ RU = Texts(
         "error_rate_high": "История и восстановление идут медленнее; потоки работают.",
         "clock_drift": "Показанные задержки неверны на столько же; свечи и сигналы верны.",
         "not_kept": "Сигналы приходят. Найденное с этого времени пропадёт, если программа сейчас завершится.",
+        "channels_failing": "Другие каналы работают. Накопившееся придёт одной сводкой, когда канал заработает.",
     },
     details={
         "silent": "ничего не слышно {seconds:.0f} с",
@@ -508,6 +515,7 @@ RU = Texts(
         "ahead": "наши часы спешат на {seconds:.1f} с против биржи; работает ли синхронизация времени?",
         "behind": "наши часы отстают на {seconds:.1f} с от биржи; работает ли синхронизация времени?",
         "not_kept": "{why}; попытки продолжаются, всё остаётся в памяти",
+        "channels": "{why}",
     },
     trusts={
         Trust.STREAMED: "данные живые",

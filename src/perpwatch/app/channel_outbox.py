@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from perpwatch.alert.notice import Notice, NoticeKind, message_key
+from perpwatch.alert.notice import Notice, NoticeKind, key_of_message
 from perpwatch.alert.routing import DAY_MS, Allowance, Route
 from perpwatch.errors import DeliveryError, DeliveryFailed, DeliveryRefused, retry_delay
 from perpwatch.store import Delivery, DeliveryState
@@ -170,7 +170,7 @@ class ChannelOutbox:
                 return Job(tuple(one for one in self._waiting.values() if one.digest == row.digest), row.digest)
         backlog = [row for row in self._waiting.values() if self._may_be_merged(row, now_ms)]
         if self._is_backlog(backlog, now_ms):
-            return Job(tuple(backlog), message_key(Job(tuple(backlog)).notices))
+            return Job(tuple(backlog), key_of_message([row.key for row in backlog]))
         first = min(ready, key=lambda row: (row.kind == NoticeKind.UPDATE, row.attempts // ATTEMPTS_IN_ORDER))
         return Job((first,), receipt=self._receipts[first.thread] if self._edits(first) else "")
 

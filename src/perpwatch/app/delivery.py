@@ -27,6 +27,7 @@ from perpwatch.alert.notice import Notice, NoticeKind
 from perpwatch.alert.routing import Route
 from perpwatch.alert.senders.sender import Sender
 from perpwatch.app.channel_outbox import ChannelOutbox, Job
+from perpwatch.app.finite_json import finite_json
 from perpwatch.app.histogram import Histogram
 from perpwatch.errors import DeliveryFailed, DeliveryRefused, StoreError
 from perpwatch.feed.connection import Clock
@@ -174,7 +175,7 @@ class Deliveries:
         rows: list[Delivery] = []
         body, now_ms = b"", self._now_ms()
         for channel in self._channels.values():
-            body = body or msgspec.json.encode(notice)
+            body = body or finite_json(notice)
             accepted = channel.outbox.accept(notice, body, now_ms)
             if accepted:
                 rows += accepted

@@ -301,8 +301,7 @@ class Monitor:
         if deliveries is None:
             return health
         channels = tuple(msgspec.convert(one, ChannelHealth, from_attributes=True) for one in deliveries.status())
-        failing = tuple(f"the channel {one.name} fails: {one.error}" for one in channels if one.error)
-        return msgspec.structs.replace(health, channels=channels, notes=health.notes + failing)
+        return msgspec.structs.replace(health, channels=channels)
 
     def _take(self) -> Snapshot:
         bot, metrics = self.bot, self.metrics
@@ -353,10 +352,16 @@ class Monitor:
             bad_frames=max(0, sum(one.bad_frames for one in status) - before.bad_frames),
             clock_offset_s=offset_s or 0.0,
             not_kept="; ".join(f"{name}: {text}" for name, what in bot.keepers.items() if (text := what())),
+            channels_failing=self._failing_channels(),
             repairs_open=len(bot.engine.repairs),
             repaired_minutes=metrics.minutes_repaired,
             unknown_minutes=self._count_unknown(now_s),
         )
+
+    def _failing_channels(self) -> str:
+        deliveries = self.metrics.deliveries
+        status = deliveries.status() if deliveries is not None else ()
+        return "; ".join(f"{one.name}: {one.error}" for one in status if one.error)
 
     def _count(self, now_s: float, status: Iterable[ConnectionStatus]) -> _Counts:
         """Note the counters of now; returns those of a minute ago, or of the start."""

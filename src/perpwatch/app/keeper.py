@@ -15,6 +15,7 @@ import msgspec
 from perpwatch.alert.outcomes import HORIZONS, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.engine import Engine, Step
+from perpwatch.app.finite_json import finite_json
 from perpwatch.errors import StoreError
 from perpwatch.market.candles import roll_up_all, with_quiet_minutes
 from perpwatch.market.repair import REST_SETTLE_MS
@@ -273,7 +274,7 @@ class Keeper:
     def alert(self, alert: Alert | MarketAlert, states: Mapping[str, bytes] | None = None) -> None:
         """Store an alert together with the states that must not forget it, and with who is to be told."""
         symbol = alert.symbol if isinstance(alert, Alert) else ""
-        records: list[Record] = [Alerted(alert.key, alert.time_ms, symbol, msgspec.json.encode(alert))]
+        records: list[Record] = [Alerted(alert.key, alert.time_ms, symbol, finite_json(alert))]
         records += [State(key, value, alert.time_ms) for key, value in (states or {}).items()]
         records += self.beside(alert)
         self.writer.put_now(*records)
