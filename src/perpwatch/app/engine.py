@@ -336,14 +336,17 @@ class Engine:
             series.wake_amount = NEVER
             return
         wake = NEVER
-        analysis, minute = self.analysis, self.book.running_candle(series, Timeframe.Min1)
+        analysis, book = self.analysis, self.book
+        minute = book.running_candle(series, Timeframe.Min1)
         for timeframe in self.timeframes:
-            candle = minute if timeframe is Timeframe.Min1 else self.book.running_candle(series, timeframe)
-            open_ms = candle.open_time_ms
-            if candle.turnover >= analysis.wake_turnover(symbol, timeframe, open_ms):
+            turnover = book.ended_turnover(series, timeframe) + minute.turnover
+            least = analysis.wake_turnover(symbol, timeframe)
+            if turnover >= least:
+                candle = book.running_candle(series, timeframe)
                 analysis.judge_running(candle, minute, event_time_ms, received_ns, step)
+                least = analysis.wake_turnover(symbol, timeframe)  # higher once it has spoken
             # The minutes of a longer candle that have ended count towards what wakes it.
-            wake = min(wake, analysis.wake_turnover(symbol, timeframe, open_ms) - (candle.turnover - minute.turnover))
+            wake = min(wake, least - (turnover - minute.turnover))
         # Amounts of coin-margined contracts are in base coin, which no turnover can be compared with.
         series.wake_amount = -1.0 if series.contract.is_coin_margined else wake
 
