@@ -8,7 +8,8 @@ when it hands the signal over; both read the same monotonic clock. What waits in
 counts. Everything is on: store, metrics, health, API. "Open" is with the dashboard's page in a browser (Chromium,
 without a window), or with a reader of the market's WebSocket where there is no browser, for as long as is measured.
 
-The last lines are the pauses of the garbage collector meanwhile, which are part of the figures above.
+The last lines are the pauses of the garbage collector: those of the start, which ends with telling it to leave alone
+what stays, and those meanwhile, which are part of the figures above.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import shutil
 import statistics
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +31,13 @@ import aiohttp
 from contender import pin
 from harness import SERVER_CORE, Flood, flooding, own, show, started
 from playwright.sync_api import sync_playwright
+from program import Flow
 from rich.table import Table
 
 RATES = (1_000, 5_000, 20_000)
 WILD_A_SECOND = 50
+#: For so long after the last push its signal is waited for.
+SETTLE_S = 1.0
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
@@ -70,6 +75,7 @@ class Watch:
 def measured(flood: Flood, watch: Watch, measure: Measure, seconds: float, first: int, symbols: int) -> None:
     before = watch.tell()
     streamed = flood.stream("perpwatch", measure.rate, seconds, wild=WILD_A_SECOND, first=first, symbols=symbols)
+    time.sleep(SETTLE_S)
     after = watch.tell()
     told = {(symbol, time_ms): now_ns for symbol, time_ms, now_ns in after["signals"]}
     for symbol, time_ms, sent_ns in streamed.wild:
@@ -79,7 +85,7 @@ def measured(flood: Flood, watch: Watch, measure: Measure, seconds: float, first
         else:
             measure.taken_ms.append((told_ns - sent_ns) / 1e6)
     measure.late_ms = streamed.late_s * 1e3
-    measure.cpu = (after["cpu_s"] - before["cpu_s"]) / seconds
+    measure.cpu = (after["cpu_s"] - before["cpu_s"]) / (seconds + SETTLE_S)
     measure.pauses = [(generation, ms) for generation, ms in after["pauses_ms"]]
 
 
@@ -137,12 +143,14 @@ def main() -> None:
         if program.failure:
             raise SystemExit(program.failure)
         watch = Watch(process)
-        address = watch.tell()["address"]
+        first = watch.tell()
+        address = first["address"]
         flood.stream("perpwatch", 1_000, 5.0)
         for number, measure in enumerate(measures[:3]):
             measured(flood, watch, measure, arguments.seconds, number * share, share)
-        with page_open(address) as viewer:
-            flood.stream("perpwatch", 1_000, 5.0)
+        with ExitStack() as stack:
+            with Flow(flood, 1_000):  # connections that bring nothing would be replaced
+                viewer = stack.enter_context(page_open(address))
             for number, measure in enumerate(measures[3:], 3):
                 measured(flood, watch, measure, arguments.seconds, number * share, share)
     title = f"Latency: from socket to signal, {arguments.symbols} symbols, ms; open: {viewer}"
@@ -160,15 +168,15 @@ def main() -> None:
             f"{one.late_ms:.0f}",
         )
     show(table)
-    pauses = Table(title="Pauses of the garbage collector meanwhile", box=None, title_justify="left")
-    for column in ("generation", "pauses", "median, ms", "max, ms"):
-        pauses.add_column(column, justify="right")
-    for generation in range(3):
-        taken_ms = [ms for one in measures for number, ms in one.pauses if number == generation]
-        if taken_ms:
-            pauses.add_row(
-                f"{generation}", f"{len(taken_ms)}", f"{statistics.median(taken_ms):.2f}", f"{max(taken_ms):.2f}"
-            )
+    pauses = Table(title="Pauses of the garbage collector", box=None, title_justify="left")
+    for column in ("", "generation", "pauses", "median, ms", "max, ms"):
+        pauses.add_column(column, justify="right" if column else "left")
+    meanwhile = [pause for one in measures for pause in one.pauses]
+    for name, taken in (("while the histories are learned", first["pauses_ms"]), ("while measured", meanwhile)):
+        for generation in range(3):
+            taken_ms = [ms for number, ms in taken if number == generation]
+            figures = [f"{statistics.median(taken_ms):.2f}", f"{max(taken_ms):.2f}"] if taken_ms else ["", ""]
+            pauses.add_row(name, f"{generation}", f"{len(taken_ms)}", *figures)
     show(pauses)
 
 

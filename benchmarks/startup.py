@@ -1,11 +1,11 @@
 """How long ``perpwatch run`` takes until it sees everything, beside what the exchange's limits allow at best.
 
-    python benchmarks/startup.py [--symbols 1061] [--scale 4]
+    python benchmarks/startup.py [--symbols 1061] [--scale 1]
 
 The built-in exchange (``perpwatch sim``) runs in a process of its own, and the command itself against it, with its
 defaults. Limits are those of MEXC Futures (dials, subscribe commands and REST requests a second), each multiplied by
-``--scale`` to measure in minutes; ``--scale 1`` is as it is outside. At best, all commands are sent without a pause and
-all histories read without one, and nothing else takes time: the least that a start can take.
+``--scale`` to measure what is left when limits are not in the way; 1 is as it is outside. At best, all commands are
+sent and all histories read without a pause, and nothing else takes time: the least that a start can take.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def started(program: Program, symbols: int, limit_s: float) -> tuple[dict[str, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--symbols", type=int, default=1_061)
-    parser.add_argument("--scale", type=float, default=4.0, help="of the exchange's limits")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the exchange's limits")
     parser.add_argument("--runs", type=int, default=1, help="not used: limits decide, not chance")
     arguments = parser.parse_args()
     symbols, scale = arguments.symbols, arguments.scale
