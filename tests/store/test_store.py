@@ -119,6 +119,17 @@ async def test_signals_come_back_newest_last(database: Database) -> None:
     assert reader.signals(0, "BTC_USDT", limit=2) == signals[3:5]
 
 
+async def test_signals_are_counted_by_rule_within_a_span(database: Database) -> None:
+    signals = [
+        msgspec.structs.replace(signal("BTC_USDT", minute), rule="one" if minute % 2 else "other")
+        for minute in range(5)
+    ]
+    await write(database, *signals)
+    times = [one.event_time_ms for one in signals]
+    assert Reader(database).signal_counts(times[0], times[4]) == {"one": 2, "other": 2}
+    assert Reader(database).signal_counts(times[4] + 1, times[4] + 2) == {}
+
+
 async def test_an_alert_is_stored_once(database: Database) -> None:
     first, second = Alerted("a:1", at(0), "BTC_USDT", b'{"n":1}'), Alerted("market:1", at(1), "", b'{"n":2}')
     await write(database, first, second)

@@ -1,0 +1,35 @@
+"""The table of the market through the end of a minute, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from watched_bots import run_watched
+
+from perpwatch.app.api_market import MarketTable
+from perpwatch.app.health import Monitor
+from perpwatch.model import MINUTE_MS
+
+
+def test_no_figure_vanishes_while_a_minute_that_ended_is_not_decided() -> None:
+    seen = []
+
+    async def look(monitor: Monitor) -> None:
+        bot = monitor.metrics.bot
+        table = MarketTable(bot)
+        await asyncio.sleep(240)
+        for _ in range(150):
+            table.update()
+            seen.append((bot.engine.now_ms % MINUTE_MS, dict(table.rows)))
+            await asyncio.sleep(1)
+
+    run_watched(7.0, visitor=look)
+    assert min(second for second, _ in seen) < 2_000  # minutes ended meanwhile
+    for _, rows in seen:
+        assert len(rows) == 40
+        for row in rows.values():
+            assert None not in (row.move_1, row.move_5, row.activity, row.anomaly), row
+            assert row.age_s is not None
+    # Within a few seconds what is usual is not much of what it was, and the busiest contract never stands still.
+    busiest = [rows["BTC_USDT"].activity for _, rows in seen]
+    assert min(activity for activity in busiest if activity is not None) > 0.05
