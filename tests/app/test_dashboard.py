@@ -296,7 +296,7 @@ def test_the_views_open_without_errors_also_on_a_phone_and_in_the_light(
     pictures = os.environ.get("PICTURES_FOLDER")
     if pictures:
         Path(pictures).mkdir(parents=True, exist_ok=True)
-        page.wait_for_timeout(90_000)  # for a market in which something has happened
+        page.wait_for_timeout(45_000)  # for a market in which something has happened
     symbol = demo.get("/api/v1/symbols?limit=1")["rows"][0]["symbol"]
     signs = (
         ".ag-row",
@@ -309,9 +309,9 @@ def test_the_views_open_without_errors_also_on_a_phone_and_in_the_light(
         page.locator(sign).first.wait_for()
         name = path.split("/")[1] or "market"
         if pictures:
-            page.set_viewport_size({"width": 1280, "height": 1_000})
-            page.wait_for_timeout(3_500)
-            page.screenshot(path=f"{pictures}/{name}.png")
+            page.set_viewport_size({"width": 1440, "height": 960})
+            page.wait_for_timeout(4_000)
+            page.screenshot(path=f"{pictures}/{name}.png", full_page=name == "health")
         page.screenshot(path=screenshots / f"{name}.png")
     page.set_viewport_size({"width": 390, "height": 800})
     page.emulate_media(color_scheme="light")
