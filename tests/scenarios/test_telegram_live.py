@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,8 +52,15 @@ async def running(local: Local, api: BotApiServer, folder: Path) -> AsyncIterato
             await watching
 
 
+def files_with(text: str, folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if text.encode() in file.read_bytes()]
+
+
 @pytest.mark.timeout(90)
-async def test_an_alert_arrives_its_buttons_act_and_a_restart_repeats_and_forgets_nothing(tmp_path: Path) -> None:
+async def test_an_alert_arrives_its_buttons_act_and_a_restart_repeats_and_forgets_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     async with BotApiServer() as api, local_exchange(6) as local:
         (tmp_path / "token").write_text(api.token)
         api.add_chat(USER)
@@ -82,3 +90,7 @@ async def test_an_alert_arrives_its_buttons_act_and_a_restart_repeats_and_forget
             await until(lambda: len(phone.shown) == 3, 20.0)
             assert phone.shown[2].text.startswith(f"Muted\n{alert.symbol}: until ")
             assert len(group.shown) == 1
+            secret = api.token.partition(":")[2]
+            assert secret not in str(bot.config.model_dump(mode="json"))
+        assert secret not in caplog.text
+        assert files_with(secret, tmp_path) == ["token"]
