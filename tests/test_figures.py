@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from perpwatch.figures import NO_BREAK, percent_text, price_text, rate_text
+from perpwatch.figures import NO_BREAK, percent_text, price_text, rate_text, short_price_text
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,10 @@ def test_rates_of_funding_have_four_decimals(percent: float, text: str) -> None:
 )
 def test_prices_have_the_digits_that_matter_and_no_exponent(price: float, text: str) -> None:
     assert price_text(price) == text
+
+
+def test_the_zeros_of_small_prices_are_counted() -> None:
+    assert short_price_text(0.00000157) == "0.0₅157"
+    assert short_price_text(0.00003069) == "0.0₄3069"
+    assert short_price_text(1.5e-12) == "0.0₁₁15"
+    assert short_price_text(0.00012) == price_text(0.00012) == "0.00012"

@@ -8,6 +8,7 @@ import math
 MINUS = "−"
 #: Keeps a number and what it counts in one line.
 NO_BREAK = "\u00a0"
+_LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 #: Digits of a price that matter to a trader.
 PRICE_DIGITS = 5
 
@@ -36,6 +37,16 @@ def _percent(percent: float, number: str, is_signed: bool) -> str:
         return f"0{NO_BREAK}%"
     sign = MINUS if percent < 0.0 else "+" if is_signed else ""
     return f"{sign}{number}{NO_BREAK}%"
+
+
+def short_price_text(price: float) -> str:
+    """As :func:`price_text`, with the zeros of a very small price counted as traders do: 0.0₅157 is 0.00000157."""
+    if not 0.0 < price < 1e-4:
+        return price_text(price)
+    text = price_text(price).removeprefix("0.")
+    digits = text.lstrip("0")
+    zeros = len(text) - len(digits)
+    return f"0.0{str(zeros).translate(_LOWERED)}{digits}"
 
 
 def price_text(price: float) -> str:

@@ -126,16 +126,16 @@ def test_the_end_says_what_came_of_it() -> None:
     development = Development(NOW_MS + 240 * MINUTE_MS, 0.0118, -0.04, 0.0858, 120.4, is_over=True, outcome=OUTCOME)
     one = notice(alert(), NoticeKind.UPDATE, development=development)
     card = card_of(one)
-    assert card.title == "▲▲ BEAT +6.04 % → +1.80 %, over, peak +15.1 %"
+    assert card.title == "▲▲ BEAT +6.04 % → +1.80 %, peak +15.1 %, over"
     assert card.lines == (
         "Peak volume 120× usual",
         "From the price of the alert: 5 min +3.00 %, 60 min −1.00 %, 4 h −4.00 %",
         "Within the hour +8.00 % at best, −2.00 % at worst",
-        "Counts as gone on; by chance 50 % do",
+        "It went on; by chance 50 % do",
         "Price +6.04 % in 1 min to 0.012346, 113× its usual move",
         "Volume 12.6× usual: 3.12M USDT in 1 min against 247k",
     )
-    assert card_of(one, RU).title == "▲▲ BEAT +6.04 % → +1.80 %, конец, пик +15.1 %"
+    assert card_of(one, RU).title == "▲▲ BEAT +6.04 % → +1.80 %, пик +15.1 %, конец"
     unknown = replace(development, outcome=None)
     card = card_of(notice(alert(), NoticeKind.UPDATE, development=unknown))
     assert "What came of it is not known: data are missing" in card.lines

@@ -166,7 +166,7 @@ def _development_title(head: str, alert: Alert, development: Development, texts:
         head += f" {texts.percent(now)}"
     else:
         head += f" {texts.title_development.format(before=texts.percent(before), now=texts.percent(now))}"
-    parts = [texts.title_ended, texts.title_best.format(best=texts.percent(best))] if development.is_over else []
+    parts = [texts.title_best.format(best=texts.percent(best)), texts.title_ended] if development.is_over else []
     if development.peak_ratio:
         parts.append(texts.title_peak.format(ratio=texts.times(development.peak_ratio)))
     return head, parts, ", "
@@ -255,7 +255,7 @@ def _record(score: Score, texts: Texts) -> str:
     days = texts.counted(texts.days, score.days)
     line = texts.record.format(rule=score.rule, hits=score.hits, judged=score.judged, days=days)
     if score.lift is not None:
-        line += f", {texts.record_lift.format(lift=texts.times(score.lift))}"
+        line += f", {texts.record_lift.format(lift=f'{score.lift:.1f}')}"
     return line
 
 

@@ -25,7 +25,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from perpwatch.alert.chart import LEAST_CANDLES, MOST_CANDLES, Bar, Chart
-from perpwatch.figures import MINUS, price_text, times_text
+from perpwatch.figures import MINUS, short_price_text, times_text
 from perpwatch.model import Direction
 
 #: Pixels: 4 : 3, two for each of the points that a phone has across.
@@ -90,7 +90,7 @@ def _draw_prices(
     gap = (high - low + 2 * room) * 0.075
     for tick in ticks:
         if all(abs(tick - other) > gap for other in taken):
-            _text(pane, right, tick, f" {price_text(tick)}", color=DIM, size=15, va="center")
+            _text(pane, right, tick, f" {short_price_text(tick)}", color=DIM, size=15, va="center")
     for ways, colour in ((True, UP), (False, DOWN)):
         chosen = [
             (place, bar)
@@ -111,10 +111,10 @@ def _draw_prices(
         pane.plot([-0.8, right], [chart.price] * 2, color=ACCENT, linewidth=1.2, linestyle=(0, (4, 4)), zorder=4)
         far = abs(last.close - chart.price) > gap
         if far:
-            _text(pane, right, chart.price, f" {price_text(chart.price)}", color=ACCENT, size=15, va="center")
+            _text(pane, right, chart.price, f" {short_price_text(chart.price)}", color=ACCENT, size=15, va="center")
     colour = UP if last.close >= last.open else DOWN
     tag = {"boxstyle": "square,pad=0.18", "facecolor": colour, "edgecolor": "none"}
-    text = price_text(last.close)
+    text = short_price_text(last.close)
     _text(pane, right * 1.02, last.close, text, color="#ffffff", size=15, weight="bold", va="center", bbox=tag)
 
 
@@ -128,7 +128,7 @@ def _draw_volumes(
         # No thinner than can be seen beside a tower.
         pane.axhspan(low, max(high, low + 0.02 * top), facecolor="#5b7fb8", alpha=0.45, zorder=1, linewidth=0)
         pane.plot([-0.8, right], [mean] * 2, color="#8fb0e8", linewidth=1.2, zorder=4)
-        _text(pane, right, max(mean, 0.04 * top), f" {chart.usual_word}", color="#8fb0e8", size=14, va="center")
+        _text(pane, right, max(mean, 0.1 * top), f" {chart.usual_word}", color="#8fb0e8", size=14, va="center")
     for place_wanted, colours in ((False, (UP, DOWN)), (True, (ACCENT, ACCENT))):
         for ways, colour in zip((True, False), colours, strict=True):
             boxes = [

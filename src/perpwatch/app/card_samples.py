@@ -12,13 +12,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from perpwatch.alert.card import Card, card_of
 from perpwatch.alert.chart import Chart
 from perpwatch.alert.drawing import draw
 from perpwatch.alert.episodes import Episodes
 from perpwatch.alert.notice import Notice, NoticeKind
 from perpwatch.alert.outcomes import DAY_MS, HORIZONS, Outcome, scorecard
-from perpwatch.alert.policy import MarketAlert
+from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.alert.texts import Language, texts_of
 from perpwatch.app.card_maker import RECORD_DAYS, chart_of, joined, window_of
 from perpwatch.app.engine import Engine, Step
@@ -81,7 +83,8 @@ class Samples:
             if isinstance(alert, MarketAlert):
                 self._keep(market_notice(alert))
             else:
-                self._keep(alert_notice(alert, self._episodes.told(alert)))
+                told = _without_latency(alert)
+                self._keep(alert_notice(told, self._episodes.told(told)))
         for signal in step.signals:
             self._episodes.hear(signal)
         for candle in step.outcome.closed:
@@ -153,3 +156,10 @@ class Samples:
         series = book.series.get(notice.symbol)
         now = book.minutes_so_far(series) if series is not None else []
         return joined(roll_up_all(kept, timeframe, until_ms=self._engine.now_ms), now, timeframe)
+
+
+def _without_latency(alert: Alert) -> Alert:
+    """Nothing was received: what the past says of its own lateness is not so."""
+    signal = alert.signal
+    reasons = tuple(reason for reason in signal.reasons if reason.name != "latency")
+    return replace(alert, signal=replace(signal, reasons=reasons))

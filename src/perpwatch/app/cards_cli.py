@@ -17,7 +17,7 @@ from perpwatch.alert.spelling import html as telegram_html
 from perpwatch.alert.texts import Language
 from perpwatch.app.bot import adapter_for
 from perpwatch.app.card_maker import zone_of
-from perpwatch.app.card_samples import Sample, Samples
+from perpwatch.app.card_samples import Samples
 from perpwatch.app.config import load_config
 from perpwatch.app.history import read_history
 from perpwatch.app.lab_cli import CandlesOption, TradesOption
@@ -44,6 +44,7 @@ def cards(
     """
     if not candles and not trades:
         raise ConfigurationError("cards", None, "--candles or --trades, folders of past markets")
+    _make_folder(out)
     settings = load_config(config)
     adapter, zone = adapter_for(settings), zone_of(settings.alerts.time_zone)
     feed = read_history(candles or [], trades or [])
@@ -53,6 +54,9 @@ def cards(
     began_s = time.monotonic()
     run_through(past.steps(), feed.start_ms * 1_000_000, feed.end_ms * 1_000_000, None)
     chosen = samples.chosen(count)
+    if not chosen:
+        console.print(f"no alert in all that time, among {past.result.signals} signals", soft_wrap=True)
+        return
     events = []
     for number, sample in enumerate(chosen, 1):
         url = adapter.symbol_page(sample.first.symbol) if sample.first.symbol else ""
@@ -64,7 +68,7 @@ def cards(
                 for language in LANGUAGES
             }
         )
-        _write(out, number, sample, events[-1])
+        _write(out, number, events[-1])
     _write_page(out, events)
     console.print(
         f"{past.result.alerts} alerts in {time.monotonic() - began_s:.0f} s; {len(chosen)} of them are in "
@@ -80,17 +84,20 @@ def _name(number: int, language: Language, part: int) -> str:
     return f"{number:02}-{language}-{'alert' if part == 0 else 'later'}"
 
 
-def _write(out: Path, number: int, sample: Sample, cards: Cards) -> None:
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for language, parts in cards.items():
-            for part, card in enumerate(parts):
-                path = out / _name(number, language, part)
-                path.with_suffix(".txt").write_text(plain(card) + "\n", encoding="utf-8")
-                if card.picture is not None:
-                    path.with_suffix(".png").write_bytes(card.picture)
     except OSError as error:
         raise ConfigurationError("--out", str(out), f"a folder that can be written ({error})") from error
+
+
+def _write(out: Path, number: int, cards: Cards) -> None:
+    for language, parts in cards.items():
+        for part, card in enumerate(parts):
+            path = out / _name(number, language, part)
+            path.with_suffix(".txt").write_text(plain(card) + "\n", encoding="utf-8")
+            if card.picture is not None:
+                path.with_suffix(".png").write_bytes(card.picture)
 
 
 def _write_page(out: Path, events: Sequence[Cards]) -> None:
