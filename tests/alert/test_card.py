@@ -151,10 +151,11 @@ def test_what_was_known_before_stands_beside_the_alert() -> None:
         SIGNAL,
         detector=BuildUp.name,
         is_running=False,
-        reasons=(Reason("build_up", 3.25, "hours", "..."), Reason("move", 2.1, "%", "..."), Reason("cusum", 9.0, "")),
+        reasons=(Reason("build_up", 3.25, "hours", "..."), Reason("move", 2.1, "%", "..."), Reason("score", 0.1, "")),
     )
     one = replace(alert(), tags=(tag,))
     assert "Busier than usual for 3.25 h before, +2.10 % since it began" in card_of(notice(one)).lines
+    assert not [line for line in card_of(notice(one)).lines if "0.10" in line]
     assert "Уже 3.25 ч активнее обычного, +2.10 % с начала" in card_of(notice(one), RU).lines
 
 

@@ -201,7 +201,7 @@ def _alert_lines(
         lines.append(texts.again.format(minutes=minutes))
     lines += reasons
     for tag in alert.tags:
-        lines += reason_lines(tag, texts, zone)
+        lines += reason_lines(tag, texts, zone)[:1]  # what else was known then is past
     if alert.signal.is_learning:
         lines.append(texts.learning)
     if score is not None and (record := _record(score, texts)):
