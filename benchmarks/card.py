@@ -4,8 +4,8 @@
     python benchmarks/card.py --pictures 50
 
 A task sleeps for a millisecond again and again and notes by how much more it slept: so long would a push of the
-exchange have waited. Beside both ways stands a loop with nothing to do, because a busy machine holds up any process now and
-then. Times of a picture are from asking for it to having it; CPU is that of the drawing alone.
+exchange have waited. Beside both ways stands a loop with nothing to do, because a busy machine holds up any process
+now and then. Times of a picture are from asking for it to having it; CPU is that of the drawing alone.
 """
 
 from __future__ import annotations

@@ -1,36 +1,28 @@
-"""What a watch tells becomes cards that show what it saw."""
+"""What a watch tells becomes cards that show what it saw; with PICTURES_FOLDER set, one is kept for the guide."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 from virtual_watch import SEED, watch
 
 from perpwatch import sim
-from perpwatch.alert.notice import Notice, NoticeKind
+from perpwatch.alert.card import Card
+from perpwatch.alert.chart import Chart
+from perpwatch.alert.drawing import draw
 from perpwatch.alert.policy import Alert
+from perpwatch.alert.spelling import html
 from perpwatch.alert.texts import EN
 from perpwatch.app.bot import Bot
 from perpwatch.app.card_maker import CardMaker, chart_of, joined, view_of, window_of
+from perpwatch.app.notices import alert_notice
 from perpwatch.store import Database, Reader
 
 
-def notice_of(alert: Alert) -> Notice:
-    return Notice(
-        key=alert.key,
-        thread=alert.key,
-        kind=NoticeKind.ALERT,
-        time_ms=alert.time_ms,
-        level=alert.signal.level,
-        rule=alert.rule,
-        symbol=alert.symbol,
-        alert=alert,
-    )
-
-
 def test_the_card_of_an_alert_shows_the_running_minute_that_made_it(tmp_path: Path) -> None:
-    path, shown = tmp_path / "perpwatch.db", list[tuple[Alert, str, str]]()
+    path, shown = tmp_path / "perpwatch.db", list[tuple[Alert, Card, Chart]]()
 
     async def look(bot: Bot) -> None:
         seen: set[str] = set()
@@ -43,7 +35,7 @@ def test_the_card_of_an_alert_shows_the_running_minute_that_made_it(tmp_path: Pa
                 if not isinstance(alert, Alert) or alert.key in seen:
                     continue
                 seen.add(alert.key)
-                notice = notice_of(alert)
+                notice = alert_notice(alert, alert.key)
                 card = await maker.make([notice])
                 timeframe, start_ms, end_ms = window_of(notice)
                 past = view.past(alert.symbol, timeframe, start_ms - 86_400_000, end_ms)
@@ -55,7 +47,7 @@ def test_the_card_of_an_alert_shows_the_running_minute_that_made_it(tmp_path: Pa
                 assert bar.turnover >= 0.999 * turnover
                 assert all(one.is_known for one in chart.bars[-30:])
                 assert len(chart.bars) > 30
-                shown.append((alert, card.title, card.url))
+                shown.append((alert, card, chart))
 
     Database.open(str(path)).close()
     database = Database.open(str(path))
@@ -64,6 +56,10 @@ def test_the_card_of_an_alert_shows_the_running_minute_that_made_it(tmp_path: Pa
     finally:
         database.close()
     assert len(shown) >= 3
-    for alert, title, url in shown:
-        assert alert.symbol.removesuffix("_USDT") in title
-        assert url == f"https://www.mexc.com/futures/{alert.symbol}"
+    for alert, card, _ in shown:
+        assert alert.symbol.removesuffix("_USDT") in card.title
+        assert card.url == f"https://www.mexc.com/futures/{alert.symbol}"
+    if folder := os.environ.get("PICTURES_FOLDER"):
+        _, card, chart = max(shown, key=lambda one: one[0].ratio)
+        (Path(folder) / "card.png").write_bytes(draw(chart))
+        (Path(folder) / "card.txt").write_text(html(card) + "\n", encoding="utf-8")
