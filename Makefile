@@ -44,9 +44,10 @@ benchmarks/.peers/.installed: benchmarks/peers.txt
 
 peers: benchmarks/.peers/.installed
 
-# The pictures of docs/dashboard.md, from a running demonstration.
+# The pictures of docs/dashboard.md, from a running demonstration, and of docs/alerts.md, from a simulated market.
 pictures: setup
 	PICTURES_FOLDER=docs/pictures $(BIN)/pytest -n 0 tests/app/test_dashboard.py -k views
+	PICTURES_FOLDER=docs/pictures $(BIN)/pytest -n 0 tests/scenarios/test_cards_live.py
 
 clean:
 	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,7 +13,6 @@ from perpwatch.alert.card import Card
 from perpwatch.alert.chart import Chart
 from perpwatch.alert.drawing import draw
 from perpwatch.alert.policy import Alert
-from perpwatch.alert.spelling import html
 from perpwatch.alert.texts import EN
 from perpwatch.app.bot import Bot
 from perpwatch.app.card_maker import CardMaker, chart_of, joined, view_of, window_of
@@ -35,7 +34,7 @@ def test_the_card_of_an_alert_shows_the_running_minute_that_made_it(tmp_path: Pa
                 if not isinstance(alert, Alert) or alert.key in seen:
                     continue
                 seen.add(alert.key)
-                notice = alert_notice(alert, alert.key)
+                notice = alert_notice(alert, alert.key, bot.engine.book.series[alert.symbol].contract.asset_class)
                 card = await maker.make([notice])
                 timeframe, start_ms, end_ms = window_of(notice)
                 past = view.past(alert.symbol, timeframe, start_ms - 86_400_000, end_ms)
@@ -60,6 +59,5 @@ def test_the_card_of_an_alert_shows_the_running_minute_that_made_it(tmp_path: Pa
         assert alert.symbol.removesuffix("_USDT") in card.title
         assert card.url == f"https://www.mexc.com/futures/{alert.symbol}"
     if folder := os.environ.get("PICTURES_FOLDER"):
-        _, card, chart = max(shown, key=lambda one: one[0].ratio)
+        *_, chart = max(shown, key=lambda one: one[0].ratio)
         (Path(folder) / "card.png").write_bytes(draw(chart))
-        (Path(folder) / "card.txt").write_text(html(card) + "\n", encoding="utf-8")
