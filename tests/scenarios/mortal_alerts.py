@@ -46,7 +46,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     folder: str  # with the database
     channels: dict[str, dict[str, str]]
     environment: dict[str, str]  # with the secrets
-    symbol: str = ""  # of the alert to tell; none when only what is left over is to be told
+    symbols: list[str] = []  # of the alerts to tell at once; none when only what is left over is to be told
     time_ms: int = 0
     escalation: int = 0
     dies_at: str = ""
@@ -87,11 +87,13 @@ async def live(life: Life) -> None:
 
         keeper.beside = beside
         async with deliveries:
-            if life.symbol:
-                signal_of = cards.signal(life.symbol, event_time_ms=life.time_ms)
-                alert = cards.alert(signal_of, escalation=life.escalation, start_ms=life.time_ms)
+            if life.symbols:
+                signals = [cards.signal(symbol, event_time_ms=life.time_ms) for symbol in life.symbols]
+                alerts_found: list[Alert | MarketAlert] = [
+                    cards.alert(one, escalation=life.escalation, start_ms=life.time_ms) for one in signals
+                ]
                 die_at("found")
-                bot.tell(Batch("test", 0, 0, ()), Step(alerts=[alert]))
+                bot.tell(Batch("test", 0, 0, ()), Step(alerts=alerts_found))
                 die_at("put")
                 if life.dies_at == "stored":
                     await keeper.writer.flush(10.0)

@@ -25,6 +25,7 @@ import pytest
 from aiohttp import web
 from mortal_alerts import Life
 
+from perpwatch.app.channel_outbox import FLOOD_NOTICES
 from perpwatch.app.delivery import Stage
 from perpwatch.sim.bot_api import BotApiServer, Chat
 from perpwatch.sim.webhook import WebhookServer
@@ -38,6 +39,8 @@ BEFORE = ("found", "accepted", "put", "stored")
 ON_A_CHANNEL = (*Stage, "asked", "shown")
 POINTS = (*BEFORE, *(f"{stage}:{channel}" for channel in CHANNELS for stage in ON_A_CHANNEL), "kept")
 EDITED = tuple(f"{stage}:phone" for stage in ON_A_CHANNEL)
+#: Before these a digest has no members yet, and is a new one after the next start.
+ON_A_DIGEST = (Stage.BEGUN, Stage.COMMITTED, Stage.ANSWERED, Stage.SETTLED, "asked", "shown")
 #: From here on a message of the phone may have been shown without anybody having written it down. How far the phone is
 #: while the other channel is killed at a step of its own is chance.
 MAY_BE_TWICE = {
@@ -183,7 +186,7 @@ async def test_an_alert_that_was_accepted_is_shown_on_each_channel_wherever_the_
             chat, symbol, folder = api.add_chat(1_000 + number), f"P{number:02}_USDT", tmp_path / f"{number}"
             prepare(folder)
             now_ms = time.time_ns() // 1_000_000
-            died = await lives.live(folder, chat.chat_id, point, symbol=symbol, time_ms=now_ms)
+            died = await lives.live(folder, chat.chat_id, point, symbols=[symbol], time_ms=now_ms)
             assert died == -signal.SIGKILL, f"{point} was not met"
             assert await lives.live(folder, chat.chat_id) == 0, point
             accepted, rows = outbox(folder)
@@ -215,8 +218,8 @@ async def test_an_escalation_changes_the_message_once_wherever_the_program_was_k
             chat, symbol, folder = api.add_chat(1_000 + number), f"E{number:02}_USDT", tmp_path / f"{number}"
             prepare(folder)
             now_ms = time.time_ns() // 1_000_000
-            assert await lives.live(folder, chat.chat_id, symbol=symbol, time_ms=now_ms) == 0
-            more = {"symbol": symbol, "time_ms": now_ms, "escalation": 1}
+            assert await lives.live(folder, chat.chat_id, symbols=[symbol], time_ms=now_ms) == 0
+            more = {"symbols": [symbol], "time_ms": now_ms, "escalation": 1}
             assert await lives.live(folder, chat.chat_id, point, **more) == -signal.SIGKILL, f"{point} was not met"
             assert await lives.live(folder, chat.chat_id) == 0, point
             accepted, rows = outbox(folder)
@@ -224,3 +227,22 @@ async def test_an_escalation_changes_the_message_once_wherever_the_program_was_k
             assert len([one for one in webhook.messages if f":{symbol}:" in one]) == len(accepted), point
             (message,) = chat.shown
             assert (message.edits > 0) == (len(accepted) == 2), point
+
+
+@pytest.mark.timeout(240)
+async def test_a_digest_is_shown_once_with_all_it_tells_wherever_the_program_was_killed(tmp_path: Path) -> None:
+    async with world() as (lives, api, webhook):
+        for number, point in enumerate(f"{step}:{channel}" for channel in CHANNELS for step in ON_A_DIGEST):
+            chat, folder = api.add_chat(1_000 + number), tmp_path / f"{number}"
+            symbols = [f"D{number:02}N{one}_USDT" for one in range(FLOOD_NOTICES + 1)]
+            prepare(folder)
+            now_ms = time.time_ns() // 1_000_000
+            died = await lives.live(folder, chat.chat_id, point, symbols=symbols, time_ms=now_ms)
+            assert died == -signal.SIGKILL, f"{point} was not met"
+            assert await lives.live(folder, chat.chat_id) == 0, point
+            accepted, rows = outbox(folder)
+            assert len(accepted) == len(symbols), point
+            assert {row.state for row in rows} == {DeliveryState.SENT}, point
+            messages = [one for one in webhook.messages.values() if one["notices"][0]["symbol"] in symbols]
+            assert [len(one["notices"]) for one in messages] == [len(symbols)], point
+            assert_shown(chat, 1, point)
