@@ -27,7 +27,11 @@ STREAMS = '["ticker", "kline_Min1", "kline_Min5", "kline_Min15", "kline_Min60", 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
-    with running_demo(folder, PERPWATCH_WEBSOCKET__SUBSCRIPTION_TYPES=STREAMS) as one:
+    with running_demo(
+        folder,
+        PERPWATCH_WEBSOCKET__SUBSCRIPTION_TYPES=STREAMS,
+        PERPWATCH_ALERTS__CHANNELS__TERMINAL__TYPE="console",
+    ) as one:
         yield one
 
 
@@ -236,6 +240,14 @@ def test_the_health_page_shows_the_connections_and_restarts_one(demo: Demo, page
     assert size is not None
     picture.click(position={"x": size["width"] / 2, "y": 12})  # the uppermost row is the last name
     page.wait_for_url(f"**/symbol/{names[-1]}")
+
+
+def test_the_health_page_says_how_alerts_arrive_on_each_channel(demo: Demo, page: Page) -> None:
+    page.goto(f"{demo.url}/health")
+    channels = page.locator("[data-channels]")
+    expect(channels).to_have_text(
+        re.compile(r"terminal: \d+ sent.* s from the signal to the acknowledgement"), timeout=40_000
+    )
 
 
 def test_signing_in_on_the_page_lets_one_act(demo: Demo, page: Page) -> None:

@@ -23,7 +23,7 @@ from perpwatch.app.dashboard.frame import (
     trust_legend,
 )
 from perpwatch.app.freshness import ages_text
-from perpwatch.app.health import Health
+from perpwatch.app.health import ChannelHealth, Health
 from perpwatch.app.planning import PlannedWish
 
 #: Contracts in the trust heat map.
@@ -81,6 +81,8 @@ def health() -> None:
             )
         with panel("What is not well"):
             trouble = ui.element("div").classes("pw-lines").props("data-trouble=1")
+        with panel("How alerts arrive, by channel"):
+            channels = ui.element("div").classes("pw-lines").props("data-channels=1")
         with panel("Connections"):
             grid = (
                 ui.aggrid(
@@ -146,6 +148,7 @@ def health() -> None:
         allowed = 60 * status.rest.rate
         budget.set_value(min(1.0, status.rest.requests / allowed) if allowed else 0.0)
         lines(trouble, _troubles(status))
+        lines(channels, [_channel(one) for one in status.channels] or ["No channel is configured."])
         records = hub.connections()
         grid.run_grid_method("setGridOption", "rowData", [_connection(one) for one in records])
         names = [one.source for one in records]
@@ -202,6 +205,14 @@ def _troubles(status: Health) -> list[str]:
     texts += status.notes
     texts += [f"{one.trouble.value.replace('_', ' ')}, since {clock(one.since_ms)} UTC" for one in status.alerts]
     return texts
+
+
+def _channel(one: ChannelHealth) -> str:
+    counts = {"sent": one.sent, "waiting": one.waiting, "suppressed": one.suppressed, "failed": one.failed}
+    text = f"{one.name}: " + (", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing yet")
+    if one.latency_s is not None:
+        text += f"; {one.latency_s:.2f} s from the signal to the acknowledgement"
+    return f"{text}; {one.error}" if one.error else text
 
 
 def _coverage(found: Coverage) -> list[str]:
