@@ -65,6 +65,9 @@ def test_a_bad_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         load_config()
     assert "16 characters" in str(caught.value)
     assert "too-short" not in str(caught.value)
+    for unfit in ("a token with spaces in it", "ein-schlüssel-ohne-ascii", "a-token-nobody-knows\n"):
+        with pytest.raises(ValidationError, match="goes into a header"):
+            DashboardConfig.model_validate({"token": unfit})
     monkeypatch.setenv("PERPWATCH_DASHBOARD__TOKEN", TOKEN)
     assert TOKEN not in str(load_config().model_dump(mode="json"))
 

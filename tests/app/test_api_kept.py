@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
@@ -108,6 +109,34 @@ async def test_alerts_say_what_became_of_them_on_each_channel(tmp_path: Path) ->
         assert [(one["key"], one["channel"]) for one in failed] == [(one.key, "desk") for one in alerts]
         assert len(await get("deliveries?channel=phone&state=sent&state=pending")) == ALERTS
         assert await get("channels") == []
+
+
+async def test_elsewhere_everything_needs_the_token_and_what_is_open_ends_with_the_session() -> None:
+    token = "a-token-nobody-would-guess"
+    everywhere = {"host": "0.0.0.0", "port": 0, "token": token, "refresh_interval": 0.2}
+    async with api_of({"store": {"enabled": False}, "dashboard": everywhere}) as session, asyncio.timeout(10):
+        for path in ("status", "events", "openapi.json"):
+            async with session.get(path) as answer:
+                assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+            await session.ws_connect("pulse")
+        async with session.get("status", headers={"Authorization": f"Bearer {token}"}) as answer:
+            assert answer.status == 200
+        ours = {"Origin": f"https://{answer.url.host}:{answer.url.port}"}
+        async with session.post("login", json={"token": token}, headers=ours) as answer:
+            assert "Secure" in answer.headers["Set-Cookie"]  # the browser came by HTTPS, through a proxy
+            cookie = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+        async with (
+            session.ws_connect("pulse", headers=cookie) as pulse,
+            session.ws_connect("pulse", headers={"Authorization": f"Bearer {token}"}) as other,
+        ):
+            assert (await pulse.receive_json())["type"] == (await other.receive_json())["type"] == "pulse"
+            async with session.post("logout", headers=cookie | ours) as answer:
+                assert answer.status == 200
+            while (last := await pulse.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+            assert (pulse.close_code, last.extra) == (1008, "the session has ended")
+            assert (await other.receive_json())["type"] == "pulse"
 
 
 async def test_what_is_not_kept_is_said_so() -> None:

@@ -634,6 +634,7 @@ def _form(target: str, said: str) -> str:
 
 def with_session(response: Response, session: str, request: Request) -> Response:
     """The response with the cookie of a session."""
-    is_secure = request.url.scheme == "https"
+    # A proxy in front speaks HTTP with us, but the browser says how it came.
+    is_secure = request.headers.get("origin", "").startswith("https:")
     response.set_cookie(COOKIE, session, int(SESSION_S), httponly=True, samesite="strict", secure=is_secure)
     return response

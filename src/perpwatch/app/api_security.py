@@ -40,6 +40,8 @@ WRONG_TOKENS_PER_MINUTE, ACTIONS_PER_MINUTE = 5, 60
 MINUTE_S = 60.0
 #: No request needs more than this, or longer to say it.
 MAX_BODY_BYTES, BODY_S = 64_000, 10.0
+#: The close code for whoever may no longer listen (RFC 6455).
+POLICY_VIOLATION = 1008
 #: Whoever takes nothing of an answer for so long is given up.
 SEND_S = 10.0
 
@@ -154,6 +156,12 @@ class Access:
         name = "the token" if "authorization" in connection.headers or session is None else f"session {session.name}"
         return f"{name} at {address_of(connection)}"
 
+    def has_left(self, connection: HTTPConnection) -> bool:
+        """Whether a session that let somebody look has ended since; asked while a stream lasts."""
+        needs_session = not self.is_local and "authorization" not in connection.headers
+        is_public = connection.scope["path"].startswith(_PUBLIC)
+        return needs_session and not is_public and not self.is_signed_in(connection.cookies)
+
     def _session(self, cookies: Mapping[str, str]) -> _Session | None:
         session = self._sessions.get(cookies.get(COOKIE, ""))
         return session if session is not None and session.until_s > self._monotonic() else None
@@ -259,17 +267,18 @@ class Gate:
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
+        connection = HTTPConnection(scope)
         try:
-            refusal = self._access.refusal(HTTPConnection(scope))
+            refusal = self._access.refusal(connection)
         except ValueError:
             refusal = Refusal(400, "a header cannot be understood")
         if refusal is None:
             # Pages take their addresses from this header, and nobody in front of us is meant to set it.
             scope["headers"] = [item for item in scope["headers"] if item[0] != b"x-forwarded-prefix"]
             if scope["type"] == "websocket":
-                await self._app(scope, receive, dressed)
+                await self._converse(connection, receive, dressed)
             else:
-                await self._answer(scope, receive, dressed)
+                await self._answer(connection, receive, dressed)
         elif scope["type"] == "websocket":
             await _refuse_socket(refusal, dressed)
         elif refusal.status == 401 and _wants_page(scope):
@@ -277,8 +286,20 @@ class Gate:
         else:
             await problem(refusal.status, refusal.detail, refusal.headers)(scope, receive, dressed)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a request answered once it is here as a whole, for as long as somebody takes the answer."""
+    async def _converse(self, connection: HTTPConnection, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket for as long as the session lasts that opened it."""
+
+        async def said(message: Message) -> None:
+            if message["type"] == "websocket.send" and self._access.has_left(connection):
+                await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "the session has ended"})
+                raise OSError("the session has ended")  # for the application, as if the reader had gone
+            await send(message)
+
+        await self._app(connection.scope, receive, said)
+
+    async def _answer(self, connection: HTTPConnection, receive: Receive, send: Send) -> None:
+        """Have a request answered once it is here as a whole, for as long as somebody takes the answer, and may."""
+        scope = connection.scope
         body = await _body(scope, receive)
         if isinstance(body, Refusal):
             await problem(body.status, body.detail, body.headers)(scope, receive, send)
@@ -291,11 +312,14 @@ class Gate:
             return waiting.pop() if waiting else await receive()
 
         async def said(message: Message) -> None:
+            if message.get("more_body") and self._access.has_left(connection):
+                give_up(scope)
+                return
             try:
                 async with asyncio.timeout(SEND_S):
                     await send(message)
             except TimeoutError:
-                logger.info("%s is given up: nothing was taken for %.0f s", address_of(HTTPConnection(scope)), SEND_S)
+                logger.info("%s is given up: nothing was taken for %.0f s", address_of(connection), SEND_S)
                 give_up(scope)
 
         await self._app(scope, heard, said)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 #: A token of fewer characters could be guessed.
 MIN_TOKEN_LENGTH = 16
+_FITS_A_HEADER = re.compile(r"[!-~]+")
 
 
 def is_loopback(host: str) -> bool:
@@ -43,4 +45,6 @@ class DashboardConfig(BaseModel):
                 )
         elif len(self.token.get_secret_value()) < MIN_TOKEN_LENGTH:
             raise ValueError(f"token: give at least {MIN_TOKEN_LENGTH} characters")
+        elif not _FITS_A_HEADER.fullmatch(self.token.get_secret_value()):
+            raise ValueError("token: use printable ASCII without spaces, as it goes into a header")
         return self

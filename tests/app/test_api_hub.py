@@ -1,0 +1,82 @@
+"""The table of the market as its readers have it: whole at first, then what changed, and never anything between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from perpwatch.app import api_market, freshness
+from perpwatch.app.api_hub import Hub
+from perpwatch.app.bot import Bot, adapter_for
+from perpwatch.app.config import Config
+from perpwatch.app.health import watch_over
+from perpwatch.app.health_config import HealthConfig
+from perpwatch.sim import DEFAULT_START_MS, Clock, SimulatedNetwork, build, run_virtual
+
+READERS = 40
+
+
+class Reader:
+    """Keeps a table of its own, as a page does."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.rows: dict[str, Any] = {}
+        self.differences = self.messages = 0
+        self._table = hub.table
+        self._take(hub.market_now().body)
+        self._subscriber = hub.market.subscribe()
+
+    def _take(self, body: bytes) -> None:
+        message = msgspec.json.decode(body)
+        if message["type"] == "whole":
+            self.rows.clear()
+        self.rows |= {row[0]: row for row in message["rows"]}
+        for symbol in message["gone"]:
+            del self.rows[symbol]
+        self.messages += 1
+
+    async def read(self) -> None:
+        async for message in self._subscriber:
+            self._take(message.body)
+            self.differences += self.rows != msgspec.to_builtins(self._table.rows)
+
+
+def test_whoever_joins_while_the_table_is_made_has_the_same_as_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_market, "SLICE", 3)
+    monkeypatch.setattr(freshness, "SLICE", 3)
+
+    async def run() -> list[Reader]:
+        clock = Clock.starting_at(DEFAULT_START_MS)
+        config = Config().with_overrides({"rest": {"history_minutes": 60}})
+        async with SimulatedNetwork(build(5, 40, activity=3.0), clock, seed=5) as network:
+            bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(5).random)
+            async with (
+                watch_over(bot, HealthConfig(enabled=False), network.get) as monitor,
+                asyncio.TaskGroup() as tasks,
+            ):
+                hub = Hub(bot, monitor, "a test", None, tick_s=1.0, max_clients=2 * READERS)
+                watching = tasks.create_task(bot.run(50.0))
+                ticking = tasks.create_task(hub.run())
+                readers: list[Reader] = []
+                for number in range(READERS):
+                    await asyncio.sleep(1.0)  # when the table is made, whose slices take no time in this world
+                    for pause in (number, 100):  # one somewhere within, one after it is made
+                        for _ in range(pause):
+                            await asyncio.sleep(0)
+                        readers.append(Reader(hub))
+                        tasks.create_task(readers[-1].read())
+                await watching
+                ticking.cancel()
+                await asyncio.sleep(0.1)
+                hub.market.close("the test ends")
+                return readers
+
+    readers = run_virtual(run())
+    assert len(readers[0].rows) > 30
+    assert [reader.differences for reader in readers] == [0] * 2 * READERS
+    assert all(reader.rows == readers[0].rows for reader in readers)
+    assert readers[0].messages > 40
