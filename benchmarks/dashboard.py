@@ -7,12 +7,12 @@ dashboard and is the control: what happens to it happens to the machine. The oth
 one page in Chromium, and by 50 readers: 20 WebSockets with the market table, 15 WebSockets and 15 server-sent streams
 with signals and alerts; five of them have stopped reading. Latency is of each event, from the exchange's stamp to
 reception, above the smallest of the run. Rounds take turns and their events are put together, because the moods of a
-machine last longer than a round. Exchange and watches ask for a higher priority than whatever else runs, and do
-without where they may not have it.
+machine last longer than a round.
 
 Where other work makes the latency of the control jump, look at the table of the loop: it is measured in processor time,
 which others cannot take. A round of the event loop holds up what arrives meanwhile; *wait* is how long a frame that
-arrives at any moment waits for the round to end, in 99 of 100 cases.
+arrives at any moment waits for the round to end, in 99 of 100 cases. Beside the time until the page is there stands the
+processor time of the browser, for the same reason.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ async def watch() -> None:
     from perpwatch.feed.rest import http_over_network
     from perpwatch.model import Batch, StreamUp
 
-    hurry()
     config, delays_ms = load_config(), list[float]()
     rounds_ms = rounds_of(asyncio.get_running_loop())
     adapter = adapter_for(config)
@@ -123,11 +122,6 @@ def wait_ms(rounds_ms: list[float], seconds: float, share: float = 0.99) -> floa
         longer_ms = sum(max(0.0, one - middle) for one in rounds_ms)
         lower, upper = (middle, upper) if longer_ms > (1.0 - share) * 1_000 * seconds else (lower, middle)
     return upper
-
-
-def hurry() -> None:
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)
 
 
 @dataclass(slots=True)
@@ -218,7 +212,6 @@ async def exchange(pairs: int, activity: float) -> None:
     """The built-in exchange, until standard input ends."""
     from perpwatch.app.demo import DemoOptions, serve_exchange
 
-    hurry()
     async with serve_exchange(DemoOptions(pairs, activity=activity)) as server:
         print(json.dumps({"websocket": server.websocket_url, "rest": server.rest_url}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
@@ -245,6 +238,17 @@ def tell(url: str, what: object | None = None, **headers: str) -> Any:
     request = urllib.request.Request(url, data, headers, method="POST")
     with urllib.request.urlopen(request, timeout=20) as answer:
         return json.load(answer)
+
+
+def browser_cpu_s() -> float:
+    """Processor time of all processes of the browser, which are all that have its name."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, fields = file.read_text().rpartition(")")
+            if "chrom" in name:
+                ticks += sum(map(int, fields.split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def status(looked_at: Watch) -> dict[str, Any]:
@@ -289,9 +293,10 @@ def measured(looked_at: Watch, control: Watch, seconds: float) -> Measure:
     return Measure(ours["points"], theirs["points"], ours["delays_ms"], theirs["delays_ms"], ours["rounds_ms"], seconds)
 
 
-def report(found: dict[str, list[Measure]], opened_s: list[float]) -> None:
-    each = ", ".join(f"{one:.2f}" for one in opened_s)
-    print(f"page interactive after {median(opened_s):.2f} s, median of {each}\n")
+def report(found: dict[str, list[Measure]], opened_s: list[tuple[float, float]]) -> None:
+    seconds, cpu_s = (median(one) for one in zip(*opened_s, strict=True))
+    each = ", ".join(f"{one:.2f}" for one, _ in opened_s)
+    print(f"page interactive after {seconds:.2f} s ({each}), processor time of the browser {cpu_s:.2f} s\n")
     print(f"{'':12}{'points of a core':>18}{'more than control':>19}{'events':>9}" + "".join(map(heading, SHARES)))
     quiet = {share: latencies(found["nobody"], share) for share in SHARES}
     for name, measures in found.items():
@@ -338,7 +343,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     found: dict[str, list[Measure]] = {name: [] for name in STATES}
-    opened_s: list[float] = []
+    opened_s: list[tuple[float, float]] = []
     rates: list[float] = []
     with (
         exchange_of(options.pairs, options.activity) as addresses,
@@ -353,10 +358,10 @@ def main() -> None:
         for _ in range(options.rounds):
             found["nobody"].append(measured(looked_at, control, options.seconds))
             page = browser.new_page(viewport={"width": 1400, "height": 900})
-            began_s = time.monotonic()
+            before_s, began_s = browser_cpu_s(), time.monotonic()
             page.goto(looked_at.url)
             page.wait_for_function("Number(document.body.dataset.rows) > 0")
-            opened_s.append(time.monotonic() - began_s)
+            opened_s.append((time.monotonic() - began_s, browser_cpu_s() - before_s))
             found["one page"].append(measured(looked_at, control, options.seconds))
             page.close()
             until_looked_at_by(looked_at, 0)

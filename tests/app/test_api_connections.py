@@ -31,7 +31,7 @@ LARGE, END = b"x" * 200_000, b"end"
 
 
 @contextlib.asynccontextmanager
-async def served(events: Events) -> AsyncIterator[int]:
+async def served(events: Events, max_connections: int = 100) -> AsyncIterator[int]:
     """The port of a server with a stream, its server-sent twin and an echo."""
 
     async def stream(one: WebSocket) -> None:
@@ -47,8 +47,15 @@ async def served(events: Events) -> AsyncIterator[int]:
     app = Gate(Starlette(routes=routes), Access(DashboardConfig(), asyncio.get_running_loop().time))
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=HttpConnection, ws=SocketConnection, log_config=None, lifespan="off", timeout_graceful_shutdown=1
+        app,
+        http=HttpConnection,
+        ws=SocketConnection,
+        log_config=None,
+        lifespan="off",
+        limit_concurrency=max_connections + 1,
+        timeout_graceful_shutdown=1,
     )
+    config.limit_concurrency = max_connections + 1
     server = Server(config)
     serving = asyncio.create_task(server.serve([listening]))
     try:
@@ -208,11 +215,20 @@ async def test_heads_are_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatc
             assert await read_all(silent) == b""
 
 
-async def test_connections_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_connections, "MAX_CONNECTIONS", 3)
-    async with served(Events("run", 10)) as port:
-        async with connected(port), connected(port), connected(port):
+async def test_connections_are_bounded_in_number_and_those_that_are_refused_take_no_place() -> None:
+    request = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+    async with served(Events("run", 10), max_connections=3) as port:
+        async with (
+            connected(port) as first,
+            connected(port),
+            connected(port),
+            connected(port),  # this one and the next are refused, and do not read why
+            connected(port),
+        ):
             status, headers, problem = await answer_to(port, b"")
             assert (status, headers["retry-after"], problem["title"]) == (503, "5", "Service Unavailable")
-        request = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
-        assert (await answer_to(port, request))[0] == 200
+            await asyncio.get_running_loop().sock_sendall(first, request)
+            assert (await read_all(first)).startswith(b"HTTP/1.1 200 OK")
+        async with asyncio.timeout(5):
+            while (await answer_to(port, request))[0] != 200:
+                await asyncio.sleep(0.05)

@@ -2,7 +2,8 @@
 for long.
 
 uvicorn ends idle connections, but waits for ever for the rest of a head, lets a head grow without end, and closes a
-connection only when everything written was taken, which somebody who has stopped reading never does.
+connection only when everything written was taken, which somebody who has stopped reading never does. Its
+``limit_concurrency`` is taken here as the number of the first connection that is refused.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from perpwatch.app.api_problem import problem_body
 MAX_HEAD_BYTES, HEAD_S = 32_768, 10.0
 #: Somebody who was told why he is let go has so long to read it.
 GOODBYE_S = 5.0
-#: Connections at once; each costs the process a file descriptor, which the feed needs, too.
-MAX_CONNECTIONS = 500
 #: Where an application finds the connection in its scope.
 EXTENSION = "perpwatch.connection"
 
@@ -57,8 +56,10 @@ class HttpConnection(_Ending, HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(503, f"{MAX_CONNECTIONS} connections are open already", "Retry-After: 5")
+        # Each costs the process a file descriptor, which the feed needs, too.
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            self.connections.discard(self)  # whoever is refused takes nobody's place
+            self._refuse(503, f"{self.limit_concurrency - 1} connections are open already", "Retry-After: 5")
         else:
             self._await_head()
 

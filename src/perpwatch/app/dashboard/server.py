@@ -37,6 +37,8 @@ from perpwatch.store import Database, Reader
 
 logger = logging.getLogger(__name__)
 
+#: Connections that are no live streams of the API: pages, and whoever asks something.
+OTHER_CONNECTIONS = 200
 #: How long readers are waited for at the end.
 GOODBYE_S = 1
 
@@ -99,6 +101,7 @@ async def dashboard(
             app,
             http=HttpConnection,
             ws=SocketConnection,
+            limit_concurrency=3 * settings.max_clients + OTHER_CONNECTIONS + 1,
             log_config=None,
             access_log=False,
             lifespan="on",
