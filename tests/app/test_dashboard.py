@@ -144,6 +144,17 @@ def test_the_keyboard_finds_a_contract_from_every_page(demo: Demo, page: Page) -
     assert [one.split()[0] for one in page.locator("#pw-found a").all_inner_texts()] == found
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/symbol/{found[0]}")
+    page.locator("#pw-state:has-text('UTC')").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("o")
+    expect(page.locator("#pw-found a")).to_have_count(8)
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp"):
+        page.keyboard.press(key)
+    second = page.locator("#pw-found a").nth(1)
+    expect(second).to_have_attribute("aria-selected", "true")
+    name = second.inner_text().split()[0]
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/symbol/{name}")
 
 
 # --- Symbol ----------------------------------------------------------------------------------------------------------
@@ -186,6 +197,7 @@ def test_the_symbol_page_draws_the_candles_of_the_exchange_in_their_usual_band(d
     assert symbol in (link.get_attribute("href") or "")
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(os.environ.get("PERPWATCH_PROOF") != "1", reason="a minute of trades takes a minute or two")
 def test_the_trades_flow_is_that_of_the_exchange(demo: Demo, page: Page) -> None:
     # Few enough trades that one answer of the exchange holds all of a minute.
@@ -284,6 +296,9 @@ def test_the_signals_page_shows_what_was_told_and_what_was_not(demo: Demo, page:
     # What was found first is what the exchange planted first.
     assert told["symbol"] in planted
     expect(card).to_contain_text("▲" if planted[told["symbol"]]["size"] > 0 else "▼")
+    page.goto(demo.url)
+    expect(page.locator(".pw-chip").filter(has_text=told["symbol"])).to_have_count(1)
+    page.go_back()
     kept_silent = [one for one in demo.get("/api/v1/signals") if one["rule"] == "default"]
     page.get_by_role("checkbox", name="alerts only").click()
     expect(page.locator(".pw-card").nth(min(len(kept_silent), 5) - 1)).to_be_visible()
