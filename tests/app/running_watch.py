@@ -57,7 +57,7 @@ class Watch:
                 cwd=self.folder,
                 text=True,
             )
-        deadline_s = time.monotonic() + 40
+        deadline_s = time.monotonic() + 60
         while True:
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 if self.get("/api/v1/symbols?limit=1")["total"]:
