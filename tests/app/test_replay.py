@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from perpwatch.app.api_actions import Actions
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
@@ -18,6 +20,7 @@ from perpwatch.app.engine import Step
 from perpwatch.app.keeper import Keeper
 from perpwatch.app.recorder import found_in, recorder
 from perpwatch.app.replay import Replay, Replayed
+from perpwatch.app.wishes import Wishes
 from perpwatch.exchanges.mexc.codec import decode
 from perpwatch.feed.connection import dial_with
 from perpwatch.feed.recording import Body, Changed, Found, Line, RecordingFile, Taken, recording_files
@@ -182,6 +185,31 @@ def test_rules_and_contracts_that_are_silenced_while_it_runs_stay_silent_in_the_
     result, found = watch.replayed()
     assert found == [body for body in watch.found if body not in by_hand]
     assert (result.differing, result.compared) == (0, len(found))
+
+
+def test_what_people_ask_of_a_watch_while_it_runs_is_asked_again_in_the_replay(tmp_path: Path) -> None:
+    rules = tmp_path / "mine.toml"
+    rules.write_text(ONE_RULE.replace("[rules.first]", "[rules.first]\ncooldown_minutes = 1"))
+    asked: list[object] = []
+    began_ms = DEFAULT_START_MS + 150_000
+
+    def ask(bot: Bot) -> None:
+        wishes = Wishes(bot)
+        for symbol in bot.watched:
+            wishes.mute(symbol, 60_000, "somebody")  # which ends while it runs
+        wishes.budget("first", 500.0, "somebody")
+        asked.append(asyncio.ensure_future(wishes.run()))
+
+    settings = {"detection": {"rules": [str(rules)]}}
+    watch = virtual_watch(tmp_path / "recording", 5.0, settings, at_half=ask, pairs=14)
+    result, found = watch.replayed()
+    assert found == watch.found
+    assert (result.differing, result.compared) == (0, len(found))
+    alerts = [msgspec.json.decode(body)["time_ms"] for body in found if b'"signal":{' in body]
+    signals = [msgspec.json.decode(body)["event_time_ms"] for body in found if body.startswith(b'{"detector"')]
+    assert any(began_ms < time_ms < began_ms + 60_000 for time_ms in signals)
+    assert not any(began_ms < time_ms < began_ms + 60_000 for time_ms in alerts)
+    assert max(alerts) > began_ms + 60_000
 
 
 def test_what_an_earlier_run_knew_is_part_of_the_recording(tmp_path: Path) -> None:
