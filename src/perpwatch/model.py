@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 
@@ -24,39 +25,26 @@ MINUTE_MS = 60_000
 class Timeframe(enum.StrEnum):
     """The length of a candle, in the exchange's own words."""
 
-    Min1 = "Min1"
-    Min5 = "Min5"
-    Min15 = "Min15"
-    Min30 = "Min30"
-    Min60 = "Min60"
-    Hour4 = "Hour4"
-    Hour8 = "Hour8"
-    Day1 = "Day1"
-    Week1 = "Week1"
-    Month1 = "Month1"
+    minutes: int  # a month counts as 30 days (only the exchange knows its real end)
+    milliseconds: int
 
-    @property
-    def minutes(self) -> int:
-        """Length in minutes; a month counts as 30 days (only the exchange knows its real end)."""
-        return _TIMEFRAME_MINUTES[self]
+    def __new__(cls, name: str, minutes: int) -> Self:
+        timeframe = str.__new__(cls, name)
+        timeframe._value_ = name
+        timeframe.minutes, timeframe.milliseconds = minutes, minutes * MINUTE_MS
+        return timeframe
 
-    @property
-    def milliseconds(self) -> int:
-        return _TIMEFRAME_MINUTES[self] * MINUTE_MS
+    Min1 = "Min1", 1
+    Min5 = "Min5", 5
+    Min15 = "Min15", 15
+    Min30 = "Min30", 30
+    Min60 = "Min60", 60
+    Hour4 = "Hour4", 240
+    Hour8 = "Hour8", 480
+    Day1 = "Day1", 1440
+    Week1 = "Week1", 10_080
+    Month1 = "Month1", 43_200
 
-
-_TIMEFRAME_MINUTES = {
-    Timeframe.Min1: 1,
-    Timeframe.Min5: 5,
-    Timeframe.Min15: 15,
-    Timeframe.Min30: 30,
-    Timeframe.Min60: 60,
-    Timeframe.Hour4: 240,
-    Timeframe.Hour8: 480,
-    Timeframe.Day1: 1440,
-    Timeframe.Week1: 10_080,
-    Timeframe.Month1: 43_200,
-}
 
 #: The timeframes that are analysed; all are rolled up from Min1.
 ANALYSED_TIMEFRAMES = (Timeframe.Min1, Timeframe.Min5, Timeframe.Min15, Timeframe.Min60)

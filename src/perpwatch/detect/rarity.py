@@ -303,8 +303,13 @@ class VolumeRarity:
         if mean <= 0.0:
             return None
         ratio = candle.turnover / mean
-        # Nearly every candle ends here: below the beginning of the tail there is nothing to compute.
-        if track.tail.is_ready and math.log1p(ratio) < track.tail.threshold + self._lowest_factor(track):
+        # Nearly every candle ends here. Where the ratio is not known yet that wakes, nothing is computed for one below
+        # the beginning of the tail.
+        if (
+            track.wake_ratio == 0.0
+            and track.tail.is_ready
+            and math.log1p(ratio) < track.tail.threshold + self._lowest_factor(track)
+        ):
             return None
         if ratio < self._wake_ratio(track):
             return None

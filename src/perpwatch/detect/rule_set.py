@@ -240,14 +240,13 @@ class RuleSet:
 
     def wake_turnover(self, symbol: str, timeframe: Timeframe, open_time_ms: int | None = None) -> float:
         """Turnover of the running candle below which :meth:`update` is certain to return nothing."""
-        return min(
-            (
-                one.detector.wake_turnover(symbol, timeframe, open_time_ms)
-                for one in self._needed_by(symbol)
-                if one.detector
-            ),
-            default=NEVER,
-        )
+        least = NEVER
+        for one in self._needed_by(symbol):
+            assert one.detector is not None
+            wake = one.detector.wake_turnover(symbol, timeframe, open_time_ms)
+            if wake < least:
+                least = wake
+        return least
 
     def observe(self, ticker: Ticker, event_time_ms: int, received_time_ns: int) -> list[Signal]:
         """Judge a ticker by the rules that watch tickers."""

@@ -51,9 +51,8 @@ class RollingMean:
     @property
     def mean(self) -> float:
         """The mean, 0 before the first value."""
-        n = len(self._values)
         # A tiny negative total can only be rounding: all values that perpwatch averages are at least 0.
-        return max(self._total, 0.0) / n if n else 0.0
+        return self._total / len(self._values) if self._total > 0.0 else 0.0
 
     def push(self, value: float) -> None:
         values = self._values

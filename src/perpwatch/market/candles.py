@@ -573,18 +573,24 @@ class CandleBook:
         suspects = referee.suspects()
         if not suspects:
             return
-        for symbol, rise_from_ms in list(suspects.items()):
-            series = self.series.get(symbol)
-            if series is None or series.last_push_ms >= rise_from_ms - TICKER_LAG_MS or not series.is_up:
-                referee.acquit(symbol)
-            elif series.good_since_ms > rise_from_ms:
-                referee.acquit(symbol)  # the trade was before the stream came up
-            elif self._watermarks_ms.get(series.source, 0) > rise_from_ms + PATIENCE_MS:
-                referee.acquit(symbol)
+        series_of, watermarks_ms = self.series, self._watermarks_ms
+        acquitted = []
+        for symbol, rise_from_ms in suspects.items():
+            series = series_of.get(symbol)
+            # Good only since later, or not at all: then nothing was to be pushed.
+            if (
+                series is None
+                or series.last_push_ms >= rise_from_ms - TICKER_LAG_MS
+                or series.good_since_ms > rise_from_ms
+            ):
+                acquitted.append(symbol)
+            elif watermarks_ms.get(series.source, 0) > rise_from_ms + PATIENCE_MS:
+                acquitted.append(symbol)
                 silent_since_ms = max(series.last_push_ms, series.good_since_ms)
                 self._taint(series, silent_since_ms, None, outcome)
                 series.is_broken = True
                 outcome.broken.append(symbol)
+        referee.acquit(acquitted)
 
     def _close(self, series: Series, until_ms: int, outcome: Outcome) -> None:
         """Close the minutes of one symbol before ``until_ms``, oldest first."""

@@ -8,6 +8,7 @@ frames, proves the stream broken. A fall proves nothing: volume of a day ago dro
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from perpwatch.model import Tickers
@@ -51,21 +52,24 @@ class Referee:
         if self._since_ms is None:
             self._since_ms = now_ms
         before_ms, self.as_of_ms = self.as_of_ms, now_ms
-        witnesses, suspects = self._witnesses, self._suspects
+        witnesses, suspects, watch = self._witnesses, self._suspects, self._watch
+        rise, was_watched = (before_ms, now_ms), before_ms >= self._since_ms
         for ticker in tickers.tickers:
             contracts = ticker.contracts_24h
             if contracts is None:
                 continue
-            witness = witnesses.get(ticker.symbol)
+            symbol = ticker.symbol
+            witness = witnesses.get(symbol)
             if witness is None:
-                witnesses[ticker.symbol] = _Witness(contracts, now_ms, self._watch)
+                witnesses[symbol] = _Witness(contracts, now_ms, watch)
                 continue
-            if contracts > witness.contracts_24h and before_ms >= self._since_ms:
-                witness.rises.append((before_ms, now_ms))
-                if witness.watch == self._watch:
-                    suspects.setdefault(ticker.symbol, before_ms)
+            if was_watched and contracts > witness.contracts_24h:
+                witness.rises.append(rise)
+                if witness.watch == watch and symbol not in suspects:
+                    suspects[symbol] = before_ms
                 # Else it may have risen while the stream was interrupted: no proof of anything, quiet included.
-            witness.contracts_24h, witness.watch = contracts, self._watch
+            witness.contracts_24h = contracts
+            witness.watch = watch
 
     def lose(self) -> None:
         """The ticker stream was interrupted: what it would have said is not known."""
@@ -113,6 +117,7 @@ class Referee:
         """Symbols whose volume rose, with the exchange time after which their own stream must have spoken."""
         return self._suspects
 
-    def acquit(self, symbol: str) -> None:
-        """The symbol's own stream has answered, or its silence has been dealt with."""
-        self._suspects.pop(symbol, None)
+    def acquit(self, symbols: Iterable[str]) -> None:
+        """The symbols' own streams have answered, or their silence has been dealt with."""
+        for symbol in symbols:
+            self._suspects.pop(symbol, None)
