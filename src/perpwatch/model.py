@@ -25,10 +25,11 @@ MINUTE_MS = 60_000
 class Timeframe(enum.StrEnum):
     """The length of a candle, in the exchange's own words."""
 
+    _value_: str
     minutes: int  # a month counts as 30 days (only the exchange knows its real end)
     milliseconds: int
 
-    def __new__(cls, name: str, minutes: int) -> Self:
+    def __new__(cls, name: str, minutes: int = 0) -> Self:
         timeframe = str.__new__(cls, name)
         timeframe._value_ = name
         timeframe.minutes, timeframe.milliseconds = minutes, minutes * MINUTE_MS
