@@ -12,7 +12,7 @@ import pytest
 
 from perpwatch.app.config import Config
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
-from perpwatch.app.memory import give_back, tended
+from perpwatch.app.memory import give_back, pauses_told, tended
 
 
 def rss_mb() -> float:
@@ -47,3 +47,15 @@ async def test_the_collector_leaves_alone_what_a_warm_watch_holds_and_is_as_befo
         assert gc.get_threshold() == before
         bot.stop()
         await running
+
+
+def test_pauses_of_the_collector_are_told_as_long_as_somebody_asks() -> None:
+    callbacks = list(gc.callbacks)
+    pauses_s: list[float] = []
+    with pauses_told(pauses_s.append):
+        gc.collect()
+        told = len(pauses_s)
+    gc.collect()
+    assert told == len(pauses_s) >= 1
+    assert all(0.0 <= pause_s < 60.0 for pause_s in pauses_s)
+    assert gc.callbacks == callbacks

@@ -35,6 +35,7 @@ from perpwatch.app.configured import limits_of
 from perpwatch.app.deadman import DeadMansSwitch
 from perpwatch.app.engine import Step
 from perpwatch.app.health_config import HealthConfig
+from perpwatch.app.memory import pauses_told
 from perpwatch.app.metrics import Metrics, coverage_of
 from perpwatch.app.planning import live_plan
 from perpwatch.errors import ConfigurationError
@@ -504,6 +505,7 @@ async def watch_over(
         told(batch, step)
 
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(pauses_told(metrics.gc_pause.observe))
         if config.enabled:
             server = HealthServer(monitor.report, metrics, config.host, config.port)
             monitor.server = await stack.enter_async_context(server)

@@ -12,7 +12,8 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from perpwatch.app.bot import Bot
 
@@ -21,6 +22,26 @@ GIVE_BACK_EVERY_S = 3_600.0
 #: New containers before the collector looks at the youngest. The events of the stream are none, so that this is reached
 #: every few seconds, and cycles are rare here.
 YOUNG = 50_000
+
+
+@contextlib.contextmanager
+def pauses_told(tell: Callable[[float], None]) -> Iterator[None]:
+    """Tell the seconds of each run of the collector, during which nothing else happens."""
+    began_s = 0.0
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        nonlocal began_s
+        now_s = time.perf_counter()
+        if phase == "start":
+            began_s = now_s
+        elif began_s:
+            tell(now_s - began_s)
+
+    gc.callbacks.append(note)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(note)
 
 
 @contextlib.asynccontextmanager

@@ -108,6 +108,7 @@ class Metrics:
         self.signal_latency = Histogram(_SHORT_S)
         self.clock_offset = Histogram(_OFFSET_S)
         self.loop_lag = Histogram(_SHORT_S)
+        self.gc_pause = Histogram(_SHORT_S)
         self.batches = 0
         self.delay_s = 0.0  # sum over batches, from the exchange's stamp to the end of the analysis ...
         self.delays = 0  # ... of so many
@@ -363,6 +364,7 @@ class _BotCollector(Collector):
         current = {(): offset_s} if offset_s is not None else {}
         yield _gauge("clock_offset_current_seconds", "The same, at present.", (), current)
         yield _histogram("loop_lag_seconds", "By how much the event loop wakes late.", metrics.loop_lag)
+        yield _histogram("gc_pause_seconds", "For how long the garbage collector held everything.", metrics.gc_pause)
         yield _gauge("silence_seconds", "Since anything was heard.", (), {(): now_s - metrics.heard_s})
         ages = {(): now_s - metrics.data_s} if metrics.data_s is not None else {}
         yield _gauge("data_age_seconds", "Since the newest data.", (), ages)

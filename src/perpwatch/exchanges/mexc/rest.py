@@ -215,7 +215,7 @@ def _candles(
     def history(columns: KlineColumns) -> CandleHistory:
         return normalize.candle_history(columns, listed, timeframe, start_ms, end_ms)
 
-    params = {
+    params: dict[str, str | int] = {
         "interval": timeframe.value,
         # Seconds, both ends inclusive (measured). Milliseconds would be ignored silently and the latest rows returned.
         "start": -(-start_ms // 1000),
