@@ -110,8 +110,20 @@ def test_what_cannot_be_a_feed_is_refused_in_words(tmp_path: Path) -> None:
     one = tmp_path / "one"
     one.mkdir()
     (one / "A_USDT.csv").write_text(HEADER + "".join(row(m, 100.0, 2.0) for m in range(9)))
-    with pytest.raises(ConfigurationError, match="two files overlap"):
+    with pytest.raises(ConfigurationError) as refused:
         read_history([one, one], [])
+    expected = f"--candles = '{one} and {one}': A_USDT once at a time; these overlap by 0.15 h, leave one of them out"
+    assert str(refused.value) == expected
+    tapes = tmp_path / "tapes"
+    tapes.mkdir()
+    tape = "symbol,timestamp,datetime,side,price,amount,btc_volume\n" + "".join(
+        f"A/BTC,{1_600_000_000_000 + 60_000 * number},-,buy,1.0,1.0,1.0\n" for number in range(121)
+    )
+    for name in ("A_2020-09-13_12.00.csv", "A_2020-09-13_13.00.csv"):
+        (tapes / name).write_text(tape)
+    overlap = r"--trades = '.*A_2020-09-13_12.00.csv and .*A_2020-09-13_13.00.csv': A_BTC once .* by 2 h"
+    with pytest.raises(ConfigurationError, match=overlap):
+        read_history([], [tapes])
     polars.DataFrame({"symbol": ["A"], "close": [1.0]}).write_parquet(tmp_path / "thin.parquet")
     with pytest.raises(ConfigurationError, match="columns open_time, open, high"):
         read_history([tmp_path / "thin.parquet"], [])

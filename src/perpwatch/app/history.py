@@ -67,18 +67,23 @@ class HistoryFeed:
     Args:
         series: one-minute candles on an unbroken grid.
         tapes: trades. There may be several series and tapes of a symbol, one after the other.
+        places: where each series, and then each tape, comes from, to name what cannot be used.
     Raises:
         ConfigurationError: two of a symbol at one time.
     """
 
-    def __init__(self, series: Sequence[Series], tapes: Sequence[Tape] = ()) -> None:
+    def __init__(self, series: Sequence[Series], tapes: Sequence[Tape] = (), places: Sequence[str] = ()) -> None:
         self._series = list(series)
         self._tapes = list(tapes)
         spans = [(one.symbol, one.start_ms, one.end_ms) for one in series]
         spans += [(one.symbol, int(one.time_ms[0]), int(one.time_ms[-1])) for one in tapes]
-        for before, after in itertools.pairwise(sorted(spans)):
+        named = zip(spans, places or ("",) * len(spans), strict=True)
+        for (before, first), (after, second) in itertools.pairwise(sorted(named)):
             if before[0] == after[0] and after[1] < before[2]:
-                raise ConfigurationError("candles", before[0], "a symbol once at a time; two files overlap")
+                option = " and ".join(name for name, some in (("--candles", series), ("--trades", tapes)) if some)
+                hours = (min(before[2], after[2]) - after[1]) / 3_600_000
+                expected = f"{before[0]} once at a time; these overlap by {hours:.3g} h, leave one of them out"
+                raise ConfigurationError(option, " and ".join(filter(None, (first, second))) or before[0], expected)
         self.contracts = [_contract(symbol) for symbol in sorted({symbol for symbol, _, _ in spans})]
         first_ms = min(start_ms for _, start_ms, _ in spans)
         self.start_ms = first_ms - first_ms % MINUTE_MS
@@ -180,14 +185,16 @@ def read_history(candles: Sequence[Path], trades: Sequence[Path]) -> HistoryFeed
         ConfigurationError: a folder or file that cannot be used, or candles that are not of one minute.
     """
     series: list[Series] = []
+    places: list[str] = []
     for folder in candles:
         market = read_parquet(folder) if _has_parquet(folder) else read_market(folder)
         if market.timeframe is not Timeframe.Min1:
             expected = f"candles of one minute, as the engine is fed; `perpwatch lab` takes {market.timeframe}, too"
             raise ConfigurationError("--candles", str(folder), expected)
         series += market.series
-    tapes = [read_tape(path) for folder in trades for path in candle_files(folder)]
-    return HistoryFeed(series, tapes)
+        places += [str(folder)] * len(market.series)
+    files = [path for folder in trades for path in candle_files(folder)]
+    return HistoryFeed(series, [read_tape(path) for path in files], places + [str(path) for path in files])
 
 
 def _has_parquet(folder: Path) -> bool:
