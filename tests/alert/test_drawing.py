@@ -107,15 +107,21 @@ def test_any_name_makes_a_picture(name: str) -> None:
     ),
     st.sampled_from(Direction),
     st.integers(-5, 45),
+    st.tuples(*[st.floats(0.0, 1e12)] * 3),
+    st.floats(0.0, 1e9),
 )
 def test_any_candles_make_a_light_picture(
-    rows: list[tuple[float, float, float, bool]], direction: Direction, place: int
+    rows: list[tuple[float, float, float, bool]],
+    direction: Direction,
+    place: int,
+    usual: tuple[float, float, float],
+    price: float,
 ) -> None:
     bars = [
         Bar(START_MS + n * MINUTE_MS, open_, max(open_, close), min(open_, close), close, turnover, is_known=is_known)
         for n, (open_, close, turnover, is_known) in enumerate(rows)
     ]
-    one = replace(chart(bars), direction=direction, signal_ms=START_MS + place * MINUTE_MS, price=bars[0].close)
+    one = replace(chart(bars), direction=direction, signal_ms=START_MS + place * MINUTE_MS, price=price, usual=usual)
     assert len(draw(one)) < 100_000
 
 

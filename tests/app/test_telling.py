@@ -29,7 +29,9 @@ from perpwatch.app.telling import telling
 from perpwatch.errors import ConnectionFailed
 from perpwatch.feed.connection import SystemClock
 from perpwatch.feed.ports import HttpAnswer, Socket
+from perpwatch.figures import NO_BREAK
 from perpwatch.model import MINUTE_MS, AssetClass, Batch, Candle, Contract, Direction, Finality, Level, Timeframe, Trust
+from perpwatch.sim.bot_api import BotApiServer
 from perpwatch.sim.webhook import WebhookServer
 from perpwatch.store import DeliveryState, Reader
 
@@ -77,8 +79,10 @@ async def watch(
         "updates": True,
         "requests_per_second": 1000,
     }
+    if "type" not in channel:
+        channel = robot | channel
     config = Config().with_overrides(
-        {"alerts": {"channels": {"robot": robot | channel}}, "universe": {"pins": ["BEAT_USDT"]}}
+        {"alerts": {"channels": {"receiver": channel}}, "universe": {"pins": ["BEAT_USDT"]}}
     )
     bot = Bot(config, adapter_for(config), nowhere, nothing, SystemClock(), random.Random(1).random)
     bot.engine.watch([Contract("BEAT_USDT", "BEAT", "USDT", "USDT", 1.0, asset_class=AssetClass.STOCK)])
@@ -144,6 +148,40 @@ async def test_an_episode_is_one_thread_from_its_first_alert_to_its_outcome(tmp_
         watched.find(outcomes=[outcome])
         last = (await watched.messages(4))[-1]
         assert last["notices"][0]["development"]["is_over"] is True
+
+
+async def test_a_chat_shows_an_episode_as_one_message_whose_picture_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with BotApiServer() as api, WebhookServer(SECRET) as unused:
+        monkeypatch.setenv("TOKEN", api.token)
+        chat = api.add_chat(77)
+        telegram: dict[str, Any] = {"type": "telegram", "token_env": "TOKEN", "chat": 77, "base_url": api.url}
+        async with watch(tmp_path, unused, **telegram) as watched:
+            first = alert()
+            minutes = watched.bot.engine.book.series["BEAT_USDT"].minutes
+            minutes += [minute(first, number, 98.0 + number % 2) for number in range(-60, 0)]
+            minutes.append(minute(first, 0, 100.0))
+            watched.find(first)
+            await until(lambda: len(chat.messages) == 1, 20.0)
+            (message,) = chat.messages
+            told, picture = message.text, message.photo
+            assert told.startswith(f"▲▲ BEAT +6.04{NO_BREAK}% in 1{NO_BREAK}min, vol 12.6×\nPrice +6.04")
+            assert picture is not None
+            minutes.append(minute(first, 1, 110.0))
+            watched.find(closed=[minutes[-1]])
+            await until(lambda: message.edits == 1, 20.0)
+            assert message.text.startswith(f"▲▲ BEAT +6.04{NO_BREAK}% → +16.6{NO_BREAK}%")
+            later = message.photo
+            assert later not in (None, picture)
+            after = (Excursion(60, 0.05, 0.2, -0.01),)
+            watched.find(
+                outcomes=[Outcome(first.key, "default", "BEAT_USDT", 0, Direction.UP, 100.0, 0.001, after, ())]
+            )
+            await until(lambda: message.edits == 2, 20.0)
+            assert f"Within the hour +20.0{NO_BREAK}% at best, −1.00{NO_BREAK}% at worst" in message.text
+            assert len(chat.messages) == 1
+        assert api.exceeded == []
 
 
 async def test_a_restart_goes_on_with_open_episodes_and_tells_nothing_again(tmp_path: Path) -> None:

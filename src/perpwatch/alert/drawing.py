@@ -122,7 +122,7 @@ def _draw_volumes(
     pane: Axes, chart: Chart, bars: Sequence[Bar], places: Sequence[int], signal_place: int, right: float
 ) -> None:
     low, high, mean = chart.usual
-    top = max([bar.turnover for bar in bars if bar.is_known] + [1.3 * high, 1e-9])
+    top = max([bar.turnover for bar in bars if bar.is_known] + [1.3 * high, 1.3 * mean, 1e-9])
     pane.set_ylim(0.0, 1.15 * top)
     if high > 0.0:
         # No thinner than can be seen beside a tower.
