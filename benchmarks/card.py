@@ -44,7 +44,7 @@ def sample() -> Chart:
         volume_word="Volume",
         signal_ms=54 * MINUTE_MS,
         price=bars[54].close,
-        ratio=101.0,
+        ratio="101×",
         move="+6.04 %",
         direction=Direction.UP,
         utc_offset_s=0,

@@ -38,7 +38,7 @@ def chart(bars: list[Bar] | None = None) -> Chart:
         volume_word="Volume",
         signal_ms=START_MS + 80 * MINUTE_MS,
         price=110.0,
-        ratio=20.0,
+        ratio="20×",
         move="+8.91 %",
         direction=Direction.UP,
         utc_offset_s=0,
@@ -65,7 +65,7 @@ def test_a_picture_has_its_size_and_is_light() -> None:
 
 
 def test_the_signal_is_marked_where_it_was() -> None:
-    late, early = chart(), replace(chart(), signal_ms=START_MS + 10 * MINUTE_MS, price=0.0, ratio=0.0)
+    late, early = chart(), replace(chart(), signal_ms=START_MS + 10 * MINUTE_MS, price=0.0, ratio="")
     columns = columns_of(draw(early), ACCENT)
     assert columns
     assert max(columns) < WIDTH / 4

@@ -119,7 +119,7 @@ def test_an_alert_is_shown_with_the_hour_before_it_and_what_came_since() -> None
     chart = drawn(one, minutes(1500))
     assert len(chart.bars) == 55
     assert chart.bars[-1].open_time_ms == chart.signal_ms == LAST_MS
-    assert (chart.ratio, chart.move, chart.span) == (12.61, "+6.04\u00a0%", "1\u00a0min")
+    assert (chart.ratio, chart.move, chart.span) == ("12.6×", "+6.04\u00a0%", "1\u00a0min")
     # The mean is the one of the words, the band that of the day before.
     assert chart.usual == (10.0, 90.0, 247_400.0)
 
@@ -133,7 +133,7 @@ def test_an_episode_of_four_hours_is_shown_whole_in_longer_candles() -> None:
     assert end_ms > development.time_ms
     candles = joined((), minutes(1700, LAST_MS + 241 * MINUTE_MS), timeframe)
     chart = drawn(one, candles)
-    assert chart.ratio == 0.0, "the ratio is that of a minute"
+    assert chart.ratio == "", "the ratio is that of a minute"
     assert chart.move == "+16.6\u00a0%"
     assert chart.bars[-1].open_time_ms <= development.time_ms
 
@@ -142,6 +142,7 @@ def test_times_are_those_of_the_zone() -> None:
     chart = chart_of(notice(alert()), minutes(120), RU, zoneinfo.ZoneInfo("Asia/Kolkata"))
     assert chart is not None
     assert (chart.utc_offset_s, chart.zone, chart.span) == (19_800, "IST", "1\u00a0мин")
+    assert (chart.group, chart.volume_word, chart.usual_word) == ("\u00a0", "Объём", "обычно")
 
 
 def test_without_candles_there_is_no_picture() -> None:

@@ -40,9 +40,10 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     volume_word: str
     signal_ms: int
     price: float  # of the signal; 0 when it has none
-    ratio: float  # turnover ratio of the signal; 0 when it has none
+    ratio: str  # turnover against its usual, as it is told; empty when the signal has none
     move: str  # as it is told
     direction: Direction
+    group: str = ","  # between thousands
     utc_offset_s: int  # of the times that are shown
     zone: str  # its name
 

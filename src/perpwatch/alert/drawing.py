@@ -25,7 +25,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from perpwatch.alert.chart import LEAST_CANDLES, MOST_CANDLES, Bar, Chart
-from perpwatch.figures import MINUS, short_price_text, times_text
+from perpwatch.figures import MINUS, short_price_text
 from perpwatch.model import Direction
 
 #: Pixels: 4 : 3, two for each of the points that a phone has across.
@@ -90,7 +90,7 @@ def _draw_prices(
     gap = (high - low + 2 * room) * 0.075
     for tick in ticks:
         if all(abs(tick - other) > gap for other in taken):
-            _text(pane, right, tick, f" {short_price_text(tick)}", color=DIM, size=15, va="center")
+            _text(pane, right, tick, f" {_price(tick, chart)}", color=DIM, size=15, va="center")
     for ways, colour in ((True, UP), (False, DOWN)):
         chosen = [
             (place, bar)
@@ -111,10 +111,10 @@ def _draw_prices(
         pane.plot([-0.8, right], [chart.price] * 2, color=ACCENT, linewidth=1.2, linestyle=(0, (4, 4)), zorder=4)
         far = abs(last.close - chart.price) > gap
         if far:
-            _text(pane, right, chart.price, f" {short_price_text(chart.price)}", color=ACCENT, size=15, va="center")
+            _text(pane, right, chart.price, f" {_price(chart.price, chart)}", color=ACCENT, size=15, va="center")
     colour = UP if last.close >= last.open else DOWN
     tag = {"boxstyle": "square,pad=0.18", "facecolor": colour, "edgecolor": "none"}
-    text = short_price_text(last.close)
+    text = _price(last.close, chart)
     _text(pane, right * 1.02, last.close, text, color="#ffffff", size=15, weight="bold", va="center", bbox=tag)
 
 
@@ -145,7 +145,7 @@ def _draw_volumes(
             pane,
             signal_place + (-1.0 if is_left else 1.0),
             max(marked.turnover, 0.2 * top),
-            f"{times_text(chart.ratio)}×",
+            chart.ratio,
             color=ACCENT,
             size=19,
             weight="bold",
@@ -206,6 +206,10 @@ def _text(
         parse_math=False,
         **style,
     )
+
+
+def _price(price: float, chart: Chart) -> str:
+    return short_price_text(price).replace(",", chart.group)
 
 
 def _box(place: float, bottom: float, height: float) -> list[tuple[float, float]]:
