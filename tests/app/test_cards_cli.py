@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from perpwatch.alert.drawing import HEIGHT, WIDTH
+from perpwatch.app import card_samples
 from perpwatch.app.cli import app
 from perpwatch.model import MINUTE_MS
 
@@ -61,6 +62,18 @@ def test_events_of_a_folder_become_pictures_texts_and_a_page(market: Path, tmp_p
         for part in ("alert", "later"):
             picture = (out / f"{number:02}-en-{part}.png").read_bytes()
             assert Image.open(io.BytesIO(picture)).size == (WIDTH, HEIGHT)
+
+
+def test_memory_is_bounded_and_the_most_unusual_stay(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card_samples, "MOST_SAMPLES", 2)
+    out = tmp_path / "cards"
+    result = CliRunner().invoke(app, ["alerts", "cards", "--candles", str(market), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    titles = [(out / f"{number:02}-en-alert.txt").read_text(encoding="utf-8").splitlines()[0] for number in (1, 2)]
+    assert all(title.startswith("▲▲▲ ") for title in titles)
+    assert len(list(out.glob("*-en-alert.txt"))) == 2
 
 
 def test_a_market_that_tells_nothing_says_so(market: Path, tmp_path: Path) -> None:

@@ -136,8 +136,6 @@ class Samples:
             if notice.kind is NoticeKind.UPDATE:
                 return
             sample = self._samples[notice.thread] = Sample([])
-            if len(self._samples) > MOST_SAMPLES:
-                del self._samples[min(self._samples, key=lambda thread: self._samples[thread].weight)]
         moment = Moment(notice)
         if notice.alert is not None:
             candles = self._candles(notice)
@@ -148,6 +146,8 @@ class Samples:
             sample.moments[-1] = moment  # a message is edited, and only the last edit stays
         else:
             sample.moments.append(moment)
+        if len(self._samples) > MOST_SAMPLES:
+            del self._samples[min(self._samples, key=lambda thread: self._samples[thread].weight)]
 
     def _candles(self, notice: Notice) -> list[Candle]:
         timeframe, start_ms, _ = window_of(notice)
