@@ -1,7 +1,7 @@
 """What a picture costs, and how long the event loop waits for one: in a process of its own, and in a thread.
 
     python benchmarks/card.py
-    python benchmarks/card.py --pictures 50
+    python benchmarks/card.py --runs 5
 
 A task sleeps for a millisecond again and again and notes by how much more it slept: so long would a push of the
 exchange have waited. Beside both ways stands a loop with nothing to do, because a busy machine holds up any process
@@ -23,6 +23,8 @@ from perpwatch.app.painter import Painter
 from perpwatch.model import MINUTE_MS, Direction
 
 STALL_MS = 10.0
+#: Asked for in one run.
+PICTURES = 20
 
 
 def sample() -> Chart:
@@ -99,8 +101,8 @@ async def compare(pictures: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--pictures", type=int, default=20)
-    asyncio.run(compare(parser.parse_args().pictures))
+    parser.add_argument("--runs", type=int, default=1, help=f"rounds of {PICTURES} pictures")
+    asyncio.run(compare(PICTURES * parser.parse_args().runs))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ SCRIPTS = {
     "memory.py": "--days 1.375 --minutes 1",
     "growth.py": "--symbols 100 800 2000",
     "startup.py": "--symbols 300",
+    "card.py": "",
 }
 LIBRARIES = ("picows", "msgspec", "uvloop", "aiohttp", "numpy")
 LIMIT_S = 840.0
