@@ -122,6 +122,12 @@ def test_an_engine_that_looks_at_every_push_says_the_same(seed: int) -> None:
         full, all_looks = said(first_minute, minutes)
     assert short == full
     assert looks < all_looks
+    # No candle is told again unless it has doubled, not even when it closes behind the next one.
+    told: dict[tuple[object, ...], float] = {}
+    for one in full:
+        candle = (one.rule, one.detector, one.timeframe, one.open_time_ms)
+        assert one.strength >= 1.9 * told.get(candle, 0.0)  # means move a little
+        told[candle] = one.strength
 
 
 def test_a_slow_quarter_of_an_hour_is_found_with_few_looks() -> None:

@@ -340,11 +340,12 @@ class Engine:
         minute = book.running_candle(series, Timeframe.Min1)
         for timeframe in self.timeframes:
             turnover = book.ended_turnover(series, timeframe) + minute.turnover
-            least = analysis.wake_turnover(symbol, timeframe)
+            open_ms = minute.open_time_ms - minute.open_time_ms % timeframe.milliseconds
+            least = analysis.wake_turnover(symbol, timeframe, open_ms)
             if turnover >= least:
                 candle = book.running_candle(series, timeframe)
                 analysis.judge_running(candle, minute, event_time_ms, received_ns, step)
-                least = analysis.wake_turnover(symbol, timeframe)  # higher once it has spoken
+                least = analysis.wake_turnover(symbol, timeframe, open_ms)  # higher once it has spoken
             # The minutes of a longer candle that have ended count towards what wakes it.
             wake = min(wake, least - (turnover - minute.turnover))
         # Amounts of coin-margined contracts are in base coin, which no turnover can be compared with.

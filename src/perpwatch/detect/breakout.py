@@ -19,6 +19,7 @@ class _Track:
     told_ms: int = -1
     told_ratio: float = 0.0
     told_before: tuple[int, float] = (-1, 0.0)  # what stood there before the last signal
+    told_earlier: tuple[int, float] = (-1, 0.0)  # of the candle that was told before this one
 
 
 class Breakout:
@@ -102,9 +103,13 @@ class Breakout:
         ratio, rise = candle.turnover / mean, candle.high / mean_close
         if ratio <= self._volume or rise <= self._price:
             return None
-        if track.told_ms == candle.open_time_ms and ratio < 2.0 * track.told_ratio:
-            return None
+        # The candle before may close after the next one was told.
+        for told_ms, told_ratio in ((track.told_ms, track.told_ratio), track.told_earlier):
+            if told_ms == candle.open_time_ms and ratio < 2.0 * told_ratio:
+                return None
         track.told_before = track.told_ms, track.told_ratio
+        if track.told_ms != candle.open_time_ms:
+            track.told_earlier = track.told_before
         track.told_ms, track.told_ratio = candle.open_time_ms, ratio
         excess = ratio / self._volume
         return Signal(

@@ -313,8 +313,10 @@ class VolumeRarity:
             return None
         if ratio < self._wake_ratio(track):
             return None
-        if track.told_ms == candle.open_time_ms and ratio < 2.0 * track.told_ratio:
-            return None
+        # The candle before may close after the next one was told.
+        for told_ms, told_ratio in ((track.told_ms, track.told_ratio), track.told_earlier):
+            if told_ms == candle.open_time_ms and ratio < 2.0 * told_ratio:
+                return None
         reference = _reference(track, candle)
         if reference <= 0.0:
             return None
@@ -336,6 +338,8 @@ class VolumeRarity:
             needed = self._ratio_needed(track)
             level = Level.NOTICE if is_learning else _level(1.0 / ratio, 0.5 / self.RATIO_60, 0.25 / self.RATIO_60)
         track.told_before = track.told_ms, track.told_ratio
+        if track.told_ms != candle.open_time_ms:
+            track.told_earlier = track.told_before
         track.told_ms, track.told_ratio = candle.open_time_ms, ratio
         return Signal(
             detector=self.name,
@@ -408,6 +412,7 @@ class _Track:
         "tail",
         "timeframe",
         "told_before",
+        "told_earlier",
         "told_ms",
         "told_ratio",
         "turnovers",
@@ -430,6 +435,7 @@ class _Track:
         self.told_ms = -1  # the candle last signalled, and at which turnover ratio
         self.told_ratio = 0.0
         self.told_before = (-1, 0.0)  # what stood there before the last signal
+        self.told_earlier = (-1, 0.0)  # of the candle that was told before this one
         self.wake_ratio = 0.0  # 0 when it must be computed again
 
 

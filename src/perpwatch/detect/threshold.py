@@ -22,6 +22,7 @@ class _Track:
     told_ms: int = -1
     told_turnover: float = 0.0
     told_before: tuple[int, float] = (-1, 0.0)  # what stood there before the last signal
+    told_earlier: tuple[int, float] = (-1, 0.0)  # of the candle that was told before this one
 
 
 class Threshold:
@@ -117,9 +118,12 @@ class Threshold:
             not track.turnovers.is_full
             or mean <= 0.0
             or candle.turnover < max(self._turnover_ratio * mean, self._minimum_turnover)
-            or (track.told_ms == candle.open_time_ms and candle.turnover < 2.0 * track.told_turnover)
         ):
             return None
+        # The candle before may close after the next one was told.
+        for told_ms, told_turnover in ((track.told_ms, track.told_turnover), track.told_earlier):
+            if told_ms == candle.open_time_ms and candle.turnover < 2.0 * told_turnover:
+                return None
         move = 100.0 * (candle.close / candle.open - 1.0)
         height = 100.0 * (candle.high - candle.low) / candle.open
         usual_move = track.moves.mean
@@ -127,6 +131,8 @@ class Threshold:
             return None
         ratio = candle.turnover / mean
         track.told_before = track.told_ms, track.told_turnover
+        if track.told_ms != candle.open_time_ms:
+            track.told_earlier = track.told_before
         track.told_ms, track.told_turnover = candle.open_time_ms, candle.turnover
         excess = ratio / self._turnover_ratio if self._turnover_ratio > 0.0 else 0.0
         reasons = [

@@ -40,6 +40,7 @@ class _Window:
     next: int = 0  # where the oldest is, once full
     fired_candle_ms: int = -1
     fired_turnover: float = 0.0
+    fired_before: tuple[int, float] = (-1, 0.0)  # of the candle that fired before this one
     last_candle_ms: int = -1
     mean: float = field(default=0.0)
 
@@ -126,16 +127,18 @@ class VolumeRatio:
         if len(window.turnovers) < self.window or window.mean <= 0.0:
             return NEVER
         least = max(self.minimum_turnover, threshold * window.mean)
-        has_fired = (
-            window.fired_candle_ms > window.last_candle_ms
-            if candle_ms is None
-            else (window.fired_candle_ms == candle_ms)
-        )
-        return max(least, AGAIN * window.fired_turnover) if has_fired else least
+        # The candle before may close after the next one has fired.
+        for fired_ms, fired_turnover in ((window.fired_candle_ms, window.fired_turnover), window.fired_before):
+            is_meant = fired_ms > window.last_candle_ms if candle_ms is None else fired_ms == candle_ms
+            if is_meant:
+                least = max(least, AGAIN * fired_turnover)
+        return least
 
     def _signal(
         self, window: _Window, candle: Candle, threshold: float, event_time_ms: int, received_time_ns: int
     ) -> Signal:
+        if window.fired_candle_ms != candle.open_time_ms:
+            window.fired_before = window.fired_candle_ms, window.fired_turnover
         window.fired_candle_ms, window.fired_turnover = candle.open_time_ms, candle.turnover
         ratio = candle.turnover / window.mean
         move = candle.close / candle.open - 1.0 if candle.open else 0.0
