@@ -90,7 +90,7 @@ class Market:
         for one in self.symbols:
             one.close = one.price
         self.sent = 0
-        self._chance = chance
+        self.chance = chance
         self._draws = np.random.default_rng(seed)
 
         self._elapsed = 0  # in units of a millisecond divided by the rate
@@ -133,7 +133,7 @@ class Market:
         minute_s = now_ms // 60_000 * 60
         if minute_s != one.minute_s:
             one.minute_s, one.contracts = minute_s, 0
-            turnover = MINUTE_TURNOVER * self._chance.lognormvariate(0.0, SPREAD)
+            turnover = MINUTE_TURNOVER * self.chance.lognormvariate(0.0, SPREAD)
             one.goal = max(400, int(turnover / one.price / 0.01))
             one.open = one.high = one.low = one.close = one.price
         one.price = one.close = round(one.price * step, 6)
