@@ -201,7 +201,7 @@ def test_the_symbol_page_draws_the_candles_of_the_exchange_in_their_usual_band(d
 @pytest.mark.skipif("PERPWATCH_PROOF" not in os.environ, reason="takes minutes; set PERPWATCH_PROOF=1")
 def test_the_trades_flow_is_that_of_the_exchange(demo: Demo, page: Page) -> None:
     # Few enough trades that one answer of the exchange holds all of a minute.
-    symbol = demo.get("/api/v1/symbols?limit=60")["rows"][25]["symbol"]
+    symbol = demo.get("/api/v1/symbols?limit=60")["rows"][48]["symbol"]
     page.goto(f"{demo.url}/symbol/{symbol}")
     page.locator("[data-chart=flow] canvas").wait_for(timeout=130_000)
     page.wait_for_timeout(62_000)
