@@ -17,10 +17,11 @@ from perpwatch.alert.policy import Alert
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import load_config
 from perpwatch.app.dashboard.server import dashboard
+from perpwatch.app.engine import Step
 from perpwatch.app.health import watch_over
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.errors import ConfigurationError
-from perpwatch.model import Direction, Level, Reason, Signal, Timeframe, Trust
+from perpwatch.model import Batch, Direction, Level, Reason, Signal, Timeframe, Trust
 from perpwatch.sim import DEFAULT_START_MS, Clock, SimulatedNetwork, build
 from perpwatch.store import Alerted, Database, Delivery, DeliveryState, Writer
 
@@ -60,8 +61,8 @@ def deliveries(one: Alert) -> list[Delivery]:
 
 
 @contextlib.asynccontextmanager
-async def api_of(settings: dict[str, Any]) -> AsyncIterator[aiohttp.ClientSession]:
-    """A way to the API of a watch that has not begun."""
+async def api_of(settings: dict[str, Any], found: Step | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    """A way to the API of a watch that has not begun, and may have found something all the same."""
     config = load_config(None, {"dashboard": {"port": 0}} | settings)
     clock = Clock.starting_at(DEFAULT_START_MS)
     async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
@@ -71,6 +72,8 @@ async def api_of(settings: dict[str, Any]) -> AsyncIterator[aiohttp.ClientSessio
             dashboard(bot, monitor, config, "a test") as url,
             aiohttp.ClientSession(url + "/api/v1/") as session,
         ):
+            if found is not None:
+                bot.tell(Batch("test", clock.time_ns(), 0, ()), found)
             yield session
 
 
@@ -109,6 +112,23 @@ async def test_alerts_say_what_became_of_them_on_each_channel(tmp_path: Path) ->
         assert [(one["key"], one["channel"]) for one in failed] == [(one.key, "desk") for one in alerts]
         assert len(await get("deliveries?channel=phone&state=sent&state=pending")) == ALERTS
         assert await get("channels") == []
+
+
+async def test_what_is_kept_and_at_hand_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "kept.db"
+    database = Database.open(str(path))
+    alerts = [alert(number) for number in range(ALERTS)]
+    async with Writer(database) as writer:
+        for one in alerts[:-1]:
+            await writer.put(one.signal, Alerted(one.key, one.time_ms, one.symbol, encode(one)))
+        assert await writer.flush(10.0)
+    database.close()
+    found = Step(signals=[one.signal for one in alerts[2:]], alerts=list(alerts[2:]))
+    async with api_of({"store": {"url": f"sqlite:///{path}"}}, found) as session:
+        async with session.get("signals") as answer:
+            assert [one["event_time_ms"] for one in await answer.json()] == [one.time_ms for one in alerts]
+        async with session.get("alerts") as answer:
+            assert [one["key"] for one in await answer.json()] == [one.key for one in alerts]
 
 
 async def test_elsewhere_everything_needs_the_token_and_what_is_open_ends_with_the_session() -> None:

@@ -26,11 +26,10 @@ from starlette.exceptions import HTTPException
 
 from perpwatch.alert.outcomes import Score
 from perpwatch.app.api_actions import Unknown
-from perpwatch.app.api_hub import Hub, changed_rule, decoded_alert, record_of
+from perpwatch.app.api_hub import Hub, changed_rule, decoded_alert, key_of, record_of
 from perpwatch.app.api_live import TOO_MANY, serve_socket, server_sent
 from perpwatch.app.api_problem import PROBLEM_TYPE, Problem, problem
 from perpwatch.app.api_records import (
-    ActionRecord,
     AlertRecord,
     Candles,
     ChannelRecord,
@@ -55,6 +54,7 @@ from perpwatch.app.api_records import (
 from perpwatch.app.api_security import COOKIE, SESSION_S, Access, Refusal, address_of
 from perpwatch.app.api_stream import Message
 from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning
+from perpwatch.app.audit import ActionRecord
 from perpwatch.app.planning import PlanReport
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import AssetClass, Signal, Timeframe, Trust
@@ -376,7 +376,8 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
         """The newest signals, oldest first: of the store, where there is one, else of this run."""
         stored = await hub.read(lambda reader: reader.signals(since_ms, symbol, limit, until_ms))
         ours = _between(hub.bot.signals, lambda one: one.event_time_ms, since_ms, until_ms, symbol)
-        return _json(_merged(stored or (), ours, lambda one: one.event_time_ms)[-limit:])
+        known = {key_of(one): one for one in [*(stored or ()), *ours]}
+        return _json(sorted(known.values(), key=lambda one: one.event_time_ms)[-limit:])
 
     @router.get("/alerts", responses=_says(AlertRecord, is_list=True))
     async def alerts(
@@ -456,12 +457,6 @@ def _kept_alerts(
 ) -> list[AlertRecord]:
     stored = reader.alerts(since_ms, symbol, limit, until_ms)
     return [record_of(alert) for one in stored if (alert := decoded_alert(one.body)) is not None]
-
-
-def _merged(stored: Iterable[_T], ours: Iterable[_T], time_of: Callable[[_T], int]) -> list[_T]:
-    """Both, each once, by time."""
-    known: dict[Any, _T] = {msgspec.json.encode(one): one for one in [*stored, *ours]}
-    return sorted(known.values(), key=time_of)
 
 
 # --- Live ------------------------------------------------------------------------------------------------------------
@@ -564,7 +559,7 @@ def _actions(hub: Hub, access: Access) -> APIRouter:
     @router.get("", responses=_says(ActionRecord, is_list=True))
     async def done(limit: Limit = 100) -> Response:
         """What was done to this watch and by whom, and what was refused; oldest first, of this run."""
-        return _json(list(actions.done)[-limit:])
+        return _json(list(hub.bot.audit.records)[-limit:])
 
     return router
 

@@ -1,29 +1,22 @@
-"""What a person may do to a running watch, from the API or a page.
+"""What a person may do to a running watch, from the API, a page or a chat.
 
-Each action, and each that was refused, is logged and kept, with who asked for it and when.
+Each action, and each that was refused, is logged and kept with the bot, with who asked for it and when.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
 from perpwatch.alert.policy import Alert
 from perpwatch.app.analysis import TEST
-from perpwatch.app.api_records import ActionRecord
+from perpwatch.app.audit import ActionRecord
 from perpwatch.app.bot import Bot
 from perpwatch.app.engine import Step
 from perpwatch.detect.rules import Rule
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import MINUTE_MS, Batch, Direction, Level, Reason, Signal, Timeframe, Trust
-
-logger = logging.getLogger(__name__)
-
-#: Actions that are kept to be shown; the log has all of them.
-KEPT_ACTIONS = 1_000
 
 
 class Unknown(ConfigurationError):
@@ -40,7 +33,6 @@ class Actions:
     def __init__(self, bot: Bot, time_ns: Callable[[], int] = time.time_ns) -> None:
         self._bot = bot
         self._time_ns = time_ns
-        self.done: deque[ActionRecord] = deque(maxlen=KEPT_ACTIONS)  # oldest first
 
     def pause(self, rule: str, who: str) -> None:
         """Let a rule find and learn, and tell nothing."""
@@ -143,12 +135,9 @@ class Actions:
         try:
             yield said
         except ConfigurationError as error:
-            self._note(ActionRecord(self._time_ns() // 1_000_000, who, action, target, False, str(error)))
+            self._bot.audit.note(ActionRecord(self._now_ms(), who, action, target, False, str(error)))
             raise
-        self._note(ActionRecord(self._time_ns() // 1_000_000, who, action, target, True, "; ".join(said)))
+        self._bot.audit.note(ActionRecord(self._now_ms(), who, action, target, True, "; ".join(said)))
 
-    def _note(self, record: ActionRecord) -> None:
-        self.done.append(record)
-        what = f"{record.action} {record.target!r}" if record.target else record.action
-        outcome = "done" if record.is_done else "refused"
-        logger.warning("%s: %s %s%s", record.who, what, outcome, f": {record.text}" if record.text else "")
+    def _now_ms(self) -> int:
+        return self._time_ns() // 1_000_000

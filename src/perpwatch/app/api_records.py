@@ -257,17 +257,6 @@ class RuleChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: float
 
 
-class ActionRecord(msgspec.Struct, frozen=True):
-    """Something that somebody did to the watch, or tried to."""
-
-    time_ms: int  # wall clock
-    who: str  # the token or a session, and the address it came from
-    action: str  # pause, resume, change, mute, unmute, pin, unpin, restart, test-alert
-    target: str  # rule, symbol or connection
-    is_done: bool
-    text: str  # what changed, or why it was refused
-
-
 class Done(msgspec.Struct, frozen=True):
     """An action was carried out."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.analysis import Analysis
+from perpwatch.app.audit import Audit
 from perpwatch.app.config import Config, load_config
 from perpwatch.app.configured import adapter_for, universe_filter
 from perpwatch.app.engine import Command, Engine, Mute, Step, SwapRules, Teach, Watch
@@ -149,6 +150,7 @@ class Bot:
         self.progress = Progress()
         self.signals: list[Signal] = []  # the newest, bounded
         self.alerts: list[Alert | MarketAlert] = []  # the newest, bounded
+        self.audit = Audit()
         self.on_step = on_step
         self.pace: Callable[[], Awaitable[None]] | None = (
             None  # awaited between batches: whoever keeps them may be full
