@@ -131,34 +131,43 @@ class Listener:
     async def run(self) -> None:
         """Hear and answer until cancelled; no failure ends it."""
         try:
-            heard = self._recall()
-            failures, told = 0, ""
-            await self._introduce()
             while True:
                 try:
-                    updates = await self._telegram.call(
-                        GetUpdates(offset=heard.next_number(time.time()), timeout=POLL_S, allowed_updates=KINDS),
-                        timeout_s=POLL_S + POLL_GRACE_S,
-                    )
-                except DeliveryError as error:
-                    failures += 1
-                    if error.reason != told:
-                        told = error.reason
-                        logger.warning("commands of Telegram are not heard: %s; trying again and again", error)
-                    await asyncio.sleep(self._pause_s(error, failures))
-                    continue
-                if failures:
-                    logger.info("commands of Telegram are heard again")
-                failures, told = 0, ""
-                for raw in updates if isinstance(updates, list) else ():
-                    if (number := _number_of(raw)) is not None:
-                        heard = _Heard(number, time.time())
-                        self._remember(heard)
-                        await self._take(raw)
+                    await self._hear()
+                except Exception:  # ours, and people still want to be heard
+                    logger.exception("the hearing of Telegram stumbled")
+                    await asyncio.sleep(REFUSED_PAUSE_S)
         finally:
             for answer in self._answers:
                 answer.cancel()
             await asyncio.gather(*self._answers, return_exceptions=True)
+
+    async def _hear(self) -> None:
+        heard = self._recall()
+        failures, told = 0, ""
+        while True:
+            if not self._username:
+                await self._introduce()
+            try:
+                updates = await self._telegram.call(
+                    GetUpdates(offset=heard.next_number(time.time()), timeout=POLL_S, allowed_updates=KINDS),
+                    timeout_s=POLL_S + POLL_GRACE_S,
+                )
+            except DeliveryError as error:
+                failures += 1
+                if error.reason != told:
+                    told = error.reason
+                    logger.warning("commands of Telegram are not heard: %s; trying again and again", error)
+                await asyncio.sleep(self._pause_s(error, failures))
+                continue
+            if failures:
+                logger.info("commands of Telegram are heard again")
+            failures, told = 0, ""
+            for raw in updates if isinstance(updates, list) else ():
+                if (number := _number_of(raw)) is not None:
+                    heard = _Heard(number, time.time())
+                    self._remember(heard)
+                    await self._take(raw)
 
     async def _introduce(self) -> None:
         """Learn the bot's name, and show people what there is; without either it works, too."""
@@ -168,7 +177,7 @@ class Listener:
             self._username = str(me.get("username", "")).lower() if isinstance(me, dict) else ""
             await self._telegram.call(SetMyCommands(commands=menu))
         except DeliveryError as error:
-            logger.warning("Telegram shows no menu of commands: %s", error)
+            logger.debug("Telegram shows no menu of commands: %s", error)
 
     def _pause_s(self, error: DeliveryError, failures: int) -> float:
         if isinstance(error, DeliveryRefused):
