@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from typer.testing import CliRunner
 
 from perpwatch.alert.drawing import HEIGHT, WIDTH
 from perpwatch.app import card_samples
 from perpwatch.app.cli import app
+from perpwatch.app.lab_files import read_market
 from perpwatch.model import MINUTE_MS
+from perpwatch.store import Database, Writer
 
 START_MS = 1_700_006_400_000
 MINUTES = 3 * 1_440
@@ -62,6 +67,30 @@ def test_events_of_a_folder_become_pictures_texts_and_a_page(market: Path, tmp_p
         for part in ("alert", "later"):
             picture = (out / f"{number:02}-en-{part}.png").read_bytes()
             assert Image.open(io.BytesIO(picture)).size == (WIDTH, HEIGHT)
+
+
+def test_what_a_watch_has_kept_becomes_cards_too(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (series,) = (one for one in read_market(market).series if one.symbol == "AAA_USDT")
+    now_ms = int(time.time() * 1_000)
+    shift_ms = now_ms - now_ms % MINUTE_MS - series.end_ms
+    candles = [
+        replace(candle, open_time_ms=candle.open_time_ms + shift_ms)
+        for candle in series.closing(series.start_ms, series.end_ms)
+    ]
+    url = f"sqlite:///{tmp_path}/perpwatch.db"
+    database = Database.open(url)
+
+    async def keep() -> None:
+        async with Writer(database, is_inline=True) as writer:
+            writer.put_now(*candles)
+
+    asyncio.run(keep())
+    database.close()
+    monkeypatch.setenv("PERPWATCH_STORE__URL", url)
+    out = tmp_path / "cards"
+    result = CliRunner().invoke(app, ["alerts", "cards", "--stored", "4d", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert (out / "01-en-alert.txt").read_text(encoding="utf-8").startswith("▲▲▲ AAA +8.")
 
 
 def test_memory_is_bounded_and_the_most_unusual_stay(

@@ -197,8 +197,8 @@ def _alert_lines(
     if notice.development is not None:
         lines += _development_lines(alert, notice.development, texts)
     elif alert.escalation:
-        minutes = texts.duration(max(60.0, (alert.time_ms - alert.episode_start_ms) / 1_000.0))
-        lines.append(texts.again.format(minutes=minutes))
+        after = texts.duration(max(1.0, (alert.time_ms - alert.episode_start_ms) / 1_000.0))
+        lines.append(texts.again.format(after=after))
     lines += reasons
     for tag in alert.tags:
         lines += reason_lines(tag, texts, zone)[:1]  # what else was known then is past

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +17,10 @@ from perpwatch.alert.texts import Language
 from perpwatch.app.bot import adapter_for
 from perpwatch.app.card_maker import zone_of
 from perpwatch.app.card_samples import Samples
-from perpwatch.app.config import load_config
-from perpwatch.app.history import read_history
+from perpwatch.app.config import DEFAULT_FILE, load_config
 from perpwatch.app.lab_cli import CandlesOption, TradesOption
 from perpwatch.app.replay import Past
-from perpwatch.app.replay_cli import past_engine, run_through
+from perpwatch.app.replay_cli import past_engine, past_feed, run_through
 from perpwatch.errors import ConfigurationError
 
 console = Console(stderr=True, highlight=False)
@@ -33,6 +31,7 @@ LANGUAGES = tuple(Language)
 def cards(
     candles: CandlesOption = None,
     trades: TradesOption = None,
+    stored: Annotated[str | None, typer.Option(help="Instead of folders, the store since 6h, 2d ago.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the page, the pictures and the texts.")] = Path("cards"),
     count: Annotated[int, typer.Option(min=1, max=200, help="So many events.")] = 10,
     rules: Annotated[Path | None, typer.Option(help="Rules (TOML) instead of those of the settings.")] = None,
@@ -42,17 +41,16 @@ def cards(
 
     Half of the events are the most unusual ones, half are spread over the rest.
     """
-    if not candles and not trades:
-        raise ConfigurationError("cards", None, "--candles or --trades, folders of past markets")
+    if not (candles or trades or stored):
+        raise ConfigurationError("cards", None, "--candles or --trades, folders of past markets, or --stored")
     _make_folder(out)
-    settings = load_config(config)
+    settings, file = load_config(config), config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
     adapter, zone = adapter_for(settings), zone_of(settings.alerts.time_zone)
-    feed = read_history(candles or [], trades or [])
-    past = Past(feed, past_engine(settings, rules, is_intrabar=bool(trades)))
-    samples = Samples(past.engine, LANGUAGES, zone)
-    past.on_step = samples.on_step
-    began_s = time.monotonic()
-    run_through(past.steps(), feed.start_ms * 1_000_000, feed.end_ms * 1_000_000, None)
+    with past_feed(candles or [], trades or [], stored, settings, file) as feed:
+        past = Past(feed, past_engine(settings, rules, is_intrabar=bool(trades)))
+        samples = Samples(past.engine, LANGUAGES, zone)
+        past.on_step = samples.on_step
+        run_through(past.steps(), feed.start_ms * 1_000_000, feed.end_ms * 1_000_000, None)
     chosen = samples.chosen(count)
     if not chosen:
         console.print(f"no alert in all that time, among {past.result.signals} signals", soft_wrap=True)
@@ -70,11 +68,7 @@ def cards(
         )
         _write(out, number, events[-1])
     _write_page(out, events)
-    console.print(
-        f"{past.result.alerts} alerts in {time.monotonic() - began_s:.0f} s; {len(chosen)} of them are in "
-        f"{out / 'index.html'}",
-        soft_wrap=True,
-    )
+    console.print(f"{len(chosen)} of {past.result.alerts} alerts are in {out / 'index.html'}", soft_wrap=True)
 
 
 Cards = dict[Language, list[Card]]

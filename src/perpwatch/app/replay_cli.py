@@ -87,7 +87,7 @@ def replay(
     from_ns, to_ns, pace = _time_ns("--from", from_), _time_ns("--to", to), _speed(speed)
     if path is None:
         settings, file = load_config(config), config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-        with _feed(candles or [], trades or [], stored, settings, file) as feed:
+        with past_feed(candles or [], trades or [], stored, settings, file) as feed:
             past = Past(feed, past_engine(settings, rules, is_intrabar=bool(trades)), from_ns=from_ns, to_ns=to_ns)
             with _Output(out) as output:
                 past.on_step = output.on_step
@@ -122,9 +122,15 @@ def run_through(steps: Iterator[int], first_ns: int, last_ns: int, pace: float |
 
 
 @contextlib.contextmanager
-def _feed(
+def past_feed(
     candles: Sequence[Path], trades: Sequence[Path], stored: str | None, settings: Config, file: Path | None
 ) -> Iterator[HistoryFeed]:
+    """What the options ask for: folders, or the store as far back as ``stored`` says.
+
+    Raises:
+        ConfigurationError: both, or something that cannot be used.
+        StoreError: the store cannot be read.
+    """
     if stored is None:
         yield read_history(candles, trades)
         return
@@ -139,6 +145,7 @@ def _feed(
 
 
 def past_engine(config: Config, rules: Path | None, *, is_intrabar: bool) -> Engine:
+    """A fresh engine as configured, with the rules of a file where one is named."""
     settings = EngineSettings.of(config)
     # A candle that is only known whole would be judged as running and, a moment later, as closed.
     settings = msgspec.structs.replace(settings, is_intrabar=is_intrabar and settings.is_intrabar)
