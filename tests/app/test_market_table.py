@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from watched_bots import run_watched
+from watched_bots import SETTINGS, run_watched
 
 from perpwatch.app.api_market import MarketTable
 from perpwatch.app.health import Monitor
@@ -23,13 +23,31 @@ def test_no_figure_vanishes_while_a_minute_that_ended_is_not_decided() -> None:
             seen.append((bot.engine.now_ms % MINUTE_MS, dict(table.rows)))
             await asyncio.sleep(1)
 
-    run_watched(7.0, visitor=look)
+    run_watched(7.0, contracts=15, visitor=look)
     assert min(second for second, _ in seen) < 2_000  # minutes ended meanwhile
     for _, rows in seen:
-        assert len(rows) == 40
+        assert len(rows) == 15
         for row in rows.values():
             assert None not in (row.move_1, row.move_5, row.activity, row.anomaly), row
             assert row.age_s is not None
     # Within a few seconds what is usual is not much of what it was, and the busiest contract never stands still.
     busiest = [rows["BTC_USDT"].activity for _, rows in seen]
     assert min(activity for activity in busiest if activity is not None) > 0.05
+
+
+def test_by_rest_a_minute_that_was_not_read_yet_is_not_taken_for_one_without_trades() -> None:
+    seen = []
+
+    async def look(monitor: Monitor) -> None:
+        table = MarketTable(monitor.metrics.bot)
+        await asyncio.sleep(240)
+        for _ in range(130):
+            table.update()
+            seen.append(table.rows["BTC_USDT"])
+            await asyncio.sleep(1)
+
+    run_watched(7.0, contracts=15, settings=SETTINGS | {"mode": "rest"}, visitor=look)
+    assert not any(row.is_live for row in seen)
+    assert min(row.activity or 0.0 for row in seen) > 0.05
+    assert max(row.age_s or 0 for row in seen) >= 10
+    assert {row.move_1 is None for row in seen} == {True, False}  # unknown until the minute before is read

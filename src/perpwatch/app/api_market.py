@@ -40,7 +40,8 @@ class MarketRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One contract at one moment. A figure that is not known is null.
 
     ``move_N`` is the price against the close of the minute that opened N minutes before the running one. ``activity``
-    is the turnover of the last sixty seconds over the mean minute of the last hour. ``anomaly`` is the larger of
+    is the turnover of the last sixty seconds over the mean minute of the last hour; where no stream brings the candles,
+    that of the newest minute known. ``anomaly`` is the larger of
     ``activity`` and the move of one minute over the mean absolute move of a minute: how many times its usual the
     contract does just now.
     """
@@ -157,8 +158,12 @@ class MarketTable:
             price = ticker.last_price if ticker is not None else minutes[-1].close if minutes else None
             turnover = 0.0
         moves = [price / close - 1.0 if price and close else None for close in past.closes]
-        left = 1.0 - (now_ms - opened_ms) / MINUTE_MS
-        activity = (turnover + left * past.last_turnover) / past.usual_turnover if past.usual_turnover else None
+        activity = None
+        if past.usual_turnover and series.is_up:
+            left = 1.0 - (now_ms - opened_ms) / MINUTE_MS
+            activity = (turnover + left * past.last_turnover) / past.usual_turnover
+        elif past.usual_turnover and minutes:
+            activity = minutes[-1].turnover / past.usual_turnover  # by REST whole minutes come, and late
         anomaly = activity
         if moves[0] is not None and past.usual_move:
             anomaly = max(activity or 0.0, abs(moves[0]) / past.usual_move)
@@ -242,7 +247,7 @@ def _close_of(series: Series, open_time_ms: int) -> float | None:
         return ended.close
     # Nothing was pushed for it, and whether that means that nobody traded is not decided yet.
     last = series.minutes[-1] if series.minutes else None
-    is_open = last is not None and series.next_minute_ms <= open_time_ms == last.close_time_ms
+    is_open = series.is_up and last is not None and series.next_minute_ms <= open_time_ms == last.close_time_ms
     return last.close if last is not None and is_open else None
 
 
