@@ -47,6 +47,8 @@ HISTORY_ROWS = 2_000
 WILD = 60
 #: Seconds between two deliveries of a stream.
 TICK_S = 0.005
+#: A stream looks so often who has subscribed to what.
+TARGETS_EVERY_S = 1.0
 #: Frames in a second of the market while it bursts.
 BURST_RATE = 1_000_000
 
@@ -426,7 +428,7 @@ class Server:
         """
         market = self.market
         market.at_rate(rate)
-        targets = self._targets(tag, market)
+        next_targets_s, targets = TARGETS_EVERY_S, self._targets(tag, market)
         told: list[tuple[str, int, int]] = []
         sent = due_sent = wild_sent = 0
         late_s = 0.0
@@ -459,8 +461,11 @@ class Server:
             for connection, part in parts.items():
                 with connection.sending:
                     now_ns = time.monotonic_ns()
-                    connection.socket.sendall(b"".join(part))
+                    with contextlib.suppress(OSError):  # the client has replaced it
+                        connection.socket.sendall(b"".join(part))
                 told += [(*one, now_ns) for one in due.get(connection, ())]
+            if elapsed_s >= next_targets_s:
+                next_targets_s, targets = elapsed_s + TARGETS_EVERY_S, self._targets(tag, market)
             late_s = max(late_s, time.monotonic() - began_s - elapsed_s - TICK_S)
             time.sleep(max(0.0, began_s + elapsed_s + TICK_S - time.monotonic()))
         return {"frames": sent, "late_s": late_s, "wild": told}

@@ -92,7 +92,7 @@ def main() -> None:
         print(found, f"({took_s:.0f} s)", sep="\n", file=sys.stderr, flush=True)
         command = " ".join(["python", f"benchmarks/{script}", *arguments])
         text += f"\n## {script}\n\n`{command}`, {took_s:.0f} s\n\n```\n{found}\n```\n"
-    (HERE / "RESULTS.md").write_text(text)
+        (HERE / "RESULTS.md").write_text(text)  # after each: what there is counts, also when somebody ends it
 
 
 if __name__ == "__main__":
