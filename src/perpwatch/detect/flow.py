@@ -83,14 +83,18 @@ class Confirmed:
         self.detector.warm_up(symbol, timeframe, candles)
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
-        flow = self._flow.of_candle(candle.symbol, candle.timeframe, candle.open_time_ms)
-        if flow is not None and candle.finality is Finality.OPEN:
-            rushes = flow.buy_rushes if candle.close >= candle.open else flow.sell_rushes
-            if rushes < self._rushes:
-                # The detector must not see it: it would count the candle as told.
-                return None
+        if candle.finality is Finality.OPEN:
+            flow = self._flow.of_candle(candle.symbol, candle.timeframe, candle.open_time_ms)
+            if flow is not None:
+                rushes = flow.buy_rushes if candle.close >= candle.open else flow.sell_rushes
+                if rushes < self._rushes:
+                    # The detector must not see it: it would count the candle as told.
+                    return None
         signal = self.detector.update(candle, event_time_ms, received_time_ns)
-        if signal is None or flow is None:
+        if signal is None:
+            return None
+        flow = self._flow.of_candle(candle.symbol, candle.timeframe, candle.open_time_ms)
+        if flow is None:
             return signal
         return msgspec.structs.replace(signal, reasons=signal.reasons + reasons_of(flow))
 

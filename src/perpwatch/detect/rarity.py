@@ -360,8 +360,8 @@ class VolumeRarity:
 
     def _learn(self, track: _Track, candle: Candle) -> None:
         turnovers, tail = track.turnovers, track.tail
-        if track.windows.tail and len(turnovers) >= track.windows.base and turnovers.mean > 0.0:
-            x = math.log1p(candle.turnover / turnovers.mean)
+        if track.windows.tail and len(turnovers) >= track.windows.base and (mean := turnovers.mean) > 0.0:
+            x = math.log1p(candle.turnover / mean)
             slots = self._slots[track.timeframe]
             factor = slots.factor(candle.open_time_ms) if self._has_slot_factors else 0.0
             slots.push(candle.open_time_ms, x)

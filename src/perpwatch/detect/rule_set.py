@@ -223,7 +223,7 @@ class RuleSet:
         """
         told: list[Signal] = []
         is_running = candle.finality is Finality.OPEN
-        if not is_running:
+        if not is_running and candle.timeframe is Timeframe.Min1:
             self.scorer.learn(candle)
         for one in self._needed_by(candle.symbol):
             detector = one.detector

@@ -672,44 +672,50 @@ class CandleBook:
     def _add(self, series: Series, minute: Candle, outcome: Outcome) -> None:
         """File a closed minute, replacing what was known of it, and roll up what it completes."""
         minutes, open_time_ms = series.minutes, minute.open_time_ms
+        self._ledger.record(minute.symbol, open_time_ms, minute.trust)
+        outcome.closed.append(minute)
         if not minutes or minutes[-1].open_time_ms < open_time_ms:
             minutes.append(minute)
-            self._extend_buckets(series, minute)
+            if len(minutes) > KEPT_MINUTES:
+                del minutes[0]
+            self._extend_buckets(series, minute, outcome)
+            return
+        position = bisect.bisect_left(minutes, open_time_ms, key=_open_time)
+        if minutes[position].open_time_ms == open_time_ms:
+            minutes[position] = minute
         else:
-            position = bisect.bisect_left(minutes, open_time_ms, key=_open_time)
-            if minutes[position].open_time_ms == open_time_ms:
-                minutes[position] = minute
-            else:
-                minutes.insert(position, minute)
-            series.forget_buckets()
-        if len(minutes) > KEPT_MINUTES:
-            del minutes[: len(minutes) - KEPT_MINUTES]
-        self._ledger.record(minute.symbol, minute.open_time_ms, minute.trust)
-        outcome.closed.append(minute)
-        self._roll_up_ending_with(series, minute.open_time_ms, outcome)
+            minutes.insert(position, minute)
+            if len(minutes) > KEPT_MINUTES:
+                del minutes[0]
+        series.forget_buckets()
+        self._roll_up_ending_with(series, open_time_ms, outcome)
 
-    def _roll_up_ending_with(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
-        end_ms = open_time_ms + MINUTE_MS
-        ended_ms = max(series.next_minute_ms, series.minutes[-1].close_time_ms) if series.minutes else end_ms
-        kept_from_ms = series.minutes[0].open_time_ms if len(series.minutes) == KEPT_MINUTES else 0
-        for place, (_, length) in enumerate(_LONGER):
-            bucket_end_ms = -(-end_ms // length) * length
-            # A repaired or corrected minute redoes a bucket that has ended; a new one only completes it. A bucket whose
-            # first minutes are no longer kept cannot be redone.
-            if bucket_end_ms <= max(ended_ms, end_ms) and bucket_end_ms - length >= kept_from_ms:
-                bucket = self._bucket(series, place, bucket_end_ms - length, bucket_end_ms)
-                if bucket.last is not None:
-                    outcome.closed.append(bucket.candle())
-
-    def _extend_buckets(self, series: Series, minute: Candle) -> None:
+    def _extend_buckets(self, series: Series, minute: Candle, outcome: Outcome) -> None:
         """Add the newest minute, which is the last of ``series.minutes``, to the longer candles in the making."""
+        open_time_ms = minute.open_time_ms
+        ended_ms = max(series.next_minute_ms, open_time_ms + MINUTE_MS)
+        kept_from_ms = _kept_from_ms(series)
         for place, (_, length) in enumerate(_LONGER):
-            start_ms = minute.open_time_ms - minute.open_time_ms % length
+            start_ms = open_time_ms - open_time_ms % length
             bucket = series.buckets[place]
             if bucket.start_ms == start_ms:
                 bucket.add(minute)
             else:
-                series.buckets[place] = self._bucket(series, place, start_ms, start_ms + length)
+                bucket = series.buckets[place] = self._bucket(series, place, start_ms, start_ms + length)
+            if start_ms + length <= ended_ms and start_ms >= kept_from_ms:
+                outcome.closed.append(bucket.candle())
+
+    def _roll_up_ending_with(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
+        end_ms = open_time_ms + MINUTE_MS
+        ended_ms = max(series.next_minute_ms, series.minutes[-1].close_time_ms) if series.minutes else end_ms
+        kept_from_ms = _kept_from_ms(series)
+        for place, (_, length) in enumerate(_LONGER):
+            bucket_end_ms = -(-end_ms // length) * length
+            # A repaired or corrected minute redoes a bucket that has ended.
+            if bucket_end_ms <= max(ended_ms, end_ms) and bucket_end_ms - length >= kept_from_ms:
+                bucket = self._bucket(series, place, bucket_end_ms - length, bucket_end_ms)
+                if bucket.last is not None:
+                    outcome.closed.append(bucket.candle())
 
     def _bucket(self, series: Series, place: int, start_ms: int, before_ms: int) -> _Bucket:
         """The closed minutes of a bucket that open before a time; not to be added to."""
@@ -884,6 +890,11 @@ def _agree(first: Candle, second: Candle) -> bool:
         second.low,
         second.close,
     )
+
+
+def _kept_from_ms(series: Series) -> int:
+    """A longer candle that opens before this cannot be made: its first minutes are no longer kept."""
+    return series.minutes[0].open_time_ms if len(series.minutes) == KEPT_MINUTES else 0
 
 
 def _open_time(candle: Candle) -> int:
