@@ -5,7 +5,8 @@
 A watch of so many contracts over real sockets, with a store and six channels: two chats of Telegram, two webhooks,
 e-mail by apprise, and a webhook that never answers. The exchange and the services run in another process; the services
 answer with 429s, 5xx, silence and cut lines (tests/alert/alert_storm.py). Calm and storm take turns, so that what else
-the machine does meets both. A batch's time runs from the reading of its frames to the end of its analysis.
+the machine does meets both; what of the lag is our own is no longer than the processor time that the process, all its
+threads together, has used meanwhile. A batch's time runs from the reading of its frames to the end of its analysis.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ from perpwatch.model import Batch
 from perpwatch.sim import Clock, SimulatorServer, build
 
 #: The storm and the services are those of the tests.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "alert"))
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+sys.path += [str(TESTS), str(TESTS / "alert")]
+#: What is measured begins when the past is known.
+QUICK_START = {
+    "health": {"port": 0},
+    "rest": {"history_minutes": 120},
+    "websocket": {"commands_per_second": 100, "dials_per_second": 20},
+}
 #: Seconds after the last history was learned until nothing of the start is left to be done.
 SETTLE_S = 10.0
 #: Between two looks at the loop.
@@ -87,7 +95,8 @@ async def serve(folder: Path, pairs: int) -> None:
 class Measured:
     """Milliseconds."""
 
-    lag: list[float] = field(default_factory=list)  # of the loop
+    lag: list[float] = field(default_factory=list)  # of the loop, whoever is to blame
+    own_lag: list[float] = field(default_factory=list)  # as far as the process, all its threads, was busy meanwhile
     batch: list[float] = field(default_factory=list)
 
 
@@ -107,10 +116,12 @@ class Meter:
 
     async def watch_loop(self) -> None:
         while True:
-            due_s = time.perf_counter() + TICK_S
+            due_s, used_s = time.perf_counter() + TICK_S, time.process_time()
             await asyncio.sleep(TICK_S)
             if self.into is not None:
-                self.into.lag.append((time.perf_counter() - due_s) * 1e3)
+                lag = (time.perf_counter() - due_s) * 1e3
+                self.into.lag.append(lag)
+                self.into.own_lag.append(min(lag, (time.process_time() - used_s) * 1e3))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -123,7 +134,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def watching(folder: Path, addresses: dict[str, str], meter: Meter) -> AsyncIterator[tuple[Bot, Deliveries]]:
     """The whole program but its terminal and pages."""
     path = folder / "perpwatch.toml"
-    config = at_addresses(load_config(path, {"health": {"port": 0}}), addresses["websocket"], addresses["rest"])
+    config = at_addresses(load_config(path, QUICK_START), addresses["websocket"], addresses["rest"])
     async with http_over_network() as get:
         bot = Bot(config, adapter_for(config), dial_with(), get, SystemClock(), random.Random(1).random, meter.on_step)
         async with (
@@ -144,7 +155,7 @@ async def measure(options: argparse.Namespace, folder: Path, addresses: dict[str
 
     meter, calm, storm = Meter(), Measured(), Measured()
     async with watching(folder, addresses, meter) as (bot, deliveries):
-        await until(lambda: 0 < len(bot.engine.book.series) == len(bot.engine.warm))
+        await until(lambda: len(bot.engine.warm) > 0.99 * options.pairs)
         await asyncio.sleep(SETTLE_S)
         # Such as have candles, so that there are charts to draw.
         symbols = [symbol for symbol, _ in zip(itertools.cycle(sorted(bot.engine.warm)), range(options.alerts))]
@@ -158,10 +169,18 @@ async def measure(options: argparse.Namespace, folder: Path, addresses: dict[str
         print(f"{options.rounds} × {options.alerts} alerts in {options.seconds:g} s, {options.pairs} contracts")
         print(f"{'ms':24}{'p50':>9}{'p99':>9}{'p99.9':>9}{'longest':>9}{'count':>9}")
         for name, one in (("calm", calm), ("storm", storm)):
-            for what, values in (("lag of the loop", one.lag), ("time of a batch", one.batch)):
+            for what, values in (
+                ("lag of the loop", one.lag),
+                ("of it our own", one.own_lag),
+                ("time of a batch", one.batch),
+            ):
                 shown = "".join(f"{quantile(values, share):9.2f}" for share in (0.5, 0.99, 0.999, 1.0))
                 print(f"{name + ', ' + what:24}{shown}{len(values):9}")
-        for what, with_it, without in (("loop", storm.lag, calm.lag), ("batch", storm.batch, calm.batch)):
+        for what, with_it, without in (
+            ("lag", storm.lag, calm.lag),
+            ("own lag", storm.own_lag, calm.own_lag),
+            ("time of a batch", storm.batch, calm.batch),
+        ):
             print(f"p99 of the {what}, storm / calm: {quantile(with_it, 0.99) / quantile(without, 0.99):.2f}")
         for status in deliveries.status():
             late = f"{status.latency_s:.2f} s" if status.latency_s is not None else "-"

@@ -25,7 +25,7 @@ ONLY_IN = {
     "picows": ("feed/connection.py",),
     "aiohttp": ("feed/rest.py", "sim/server.py", "sim/bot_api.py", "sim/webhook.py", "alert/senders/", "app/"),
     "aiogram": ("alert/senders/telegram.py", "app/telegram_"),
-    "apprise": ("alert/senders/apprise_url.py",),
+    "apprise": ("alert/senders/apprise_process.py",),
     **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
 }
 PURE = (

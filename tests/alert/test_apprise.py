@@ -7,6 +7,8 @@ import base64
 import contextlib
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -94,13 +96,7 @@ async def test_a_slow_letter_is_waited_for_and_not_sent_twice() -> None:
         sender = sender_to(mail_url(server.port), timeout_s=0.2)
         with pytest.raises(DeliveryFailed, match=r"no answer within 0\.2 s"):
             await sender.send(card(), [notice()])
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    await sender.send(card(), [notice()])
-                    break
-                except DeliveryFailed:
-                    await asyncio.sleep(0.05)
+        await until_told(sender, 0)
         assert len(server.letters) == 1
 
 
@@ -199,7 +195,7 @@ async def test_nothing_of_a_url_reaches_the_logs(logged: list[str]) -> None:
     [
         ("tgram://123456789:t0ps3cret-token-of-mine/42", 'type = "telegram"'),
         ("t0ps3cret", "give an apprise URL"),
-        ("nosuch://t0ps3cret/room", "cannot use this nosuch://"),
+        ("nosuch://t0ps3cret/room", "cannot use this URL"),
         ("discord://t0ps3cret", "Discord"),
         ("xmpp://me:t0ps3cret@example.com", "xmpp"),
     ],
@@ -210,7 +206,55 @@ def test_a_url_that_cannot_be_used_is_refused_without_being_shown(url: str, reas
     assert "t0ps3cret" not in str(caught.value)
 
 
-def test_apprise_is_imported_only_by_a_channel_that_needs_it() -> None:
-    program = "import sys, perpwatch.alert.senders.apprise_url as module; print('apprise' in sys.modules)"
+async def until_told(sender: AppriseSender, number: int) -> None:
+    """Try again as the delivery does."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await sender.send(card(), [notice(number)])
+                return
+            except DeliveryFailed:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_process_that_has_died_is_started_again() -> None:
+    async with MailServer("pa55-word") as server:
+        sender = sender_to(mail_url(server.port))
+        await sender.send(card(), [notice(1)])
+        before = sender.process.pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        await until_told(sender, 2)
+        assert len(server.letters) == 2
+        after = sender.process.pid
+        assert after is not None
+        assert after != before
+        await sender.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(after, 0)  # nobody is left
+
+
+async def test_closing_does_not_wait_for_a_service_that_hangs() -> None:
+    async with MailServer("pa55-word") as server:
+        server.pause_s = 30.0
+        sender = sender_to(mail_url(server.port))
+        sending = asyncio.create_task(sender.send(card(), [notice()]))
+        async with asyncio.timeout(10):
+            while not server.received_s:
+                await asyncio.sleep(0.05)
+            await sender.close()
+            with pytest.raises(DeliveryFailed, match="ended before it answered"):
+                await sending
+
+
+def test_apprise_is_read_by_its_process_alone_and_the_url_stands_in_no_argument() -> None:
+    program = """
+import pathlib, sys
+from perpwatch.alert.senders.apprise_url import AppriseSender
+from perpwatch.alert.turns import Turns
+sender = AppriseSender("ntfy://t0ps3cret", Turns.unlimited())
+pid = sender.process.pid
+print("apprise" in sys.modules, "t0ps3cret" in pathlib.Path(f"/proc/{pid}/cmdline").read_text())
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "False\n"
+    assert (done.stdout, done.stderr) == ("False False\n", "")

@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+import cards
 from perpwatch.alert.card import Card
 from perpwatch.alert.notice import Development, Notice, NoticeKind
 from perpwatch.alert.operational import OperationalAlert, Phase, Trouble
 from perpwatch.alert.outcomes import Excursion, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
-from perpwatch.model import AssetClass, Direction, Level, Reason, Signal, Timeframe, Trust
+from perpwatch.model import AssetClass, Direction, Level, Reason
 
 TIME_MS = 1_760_000_040_000
 
 
 def alert(symbol: str = "MOG_USDT", *, value: float = 113.0, time_ms: int = TIME_MS) -> Alert:
-    signal = Signal(
-        detector="rarity",
-        symbol=symbol,
-        timeframe=Timeframe.Min1,
-        open_time_ms=time_ms - 40_000,
-        direction=Direction.UP,
+    signal = cards.signal(
+        symbol,
         level=Level.EXTREME,
         price=0.0000004123,
-        strength=value,
-        is_running=True,
-        trust=Trust.STREAMED,
         reasons=(Reason("turnover_ratio", value, "x", f"volume {value:g} × its usual"),),
+        open_time_ms=time_ms - 40_000,
         event_time_ms=time_ms,
         received_time_ns=time_ms * 1_000_000,
     )
-    return Alert(f"{symbol}:Min1:0", signal, time_ms, time_ms, 0, value, 1e-4, rule="pump")
+    return replace(cards.alert(signal, start_ms=time_ms, ratio=value), key=f"{symbol}:Min1:0", rule="pump")
 
 
 def notice(number: int = 0, symbol: str = "MOG_USDT", time_ms: int = TIME_MS) -> Notice:
     """An alert about one symbol."""
     one = alert(symbol, time_ms=time_ms)
     key = f"{one.key}:{number}"
-    return Notice(
-        key=key,
-        thread=key,
-        kind=NoticeKind.ALERT,
-        time_ms=time_ms,
-        level=Level.EXTREME,
-        rule="pump",
-        symbol=symbol,
-        asset_class=AssetClass.COIN,
-        received_time_ns=time_ms * 1_000_000,
-        alert=one,
-    )
+    return replace(cards.notice(one, asset_class=AssetClass.COIN), key=key, thread=key)
 
 
 def update(number: int = 0) -> Notice:

@@ -11,6 +11,7 @@ import datetime
 import email.utils
 import hashlib
 import hmac
+import os
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -208,7 +209,7 @@ def _network_reason(error: Exception) -> str:
         case aiohttp.ClientSSLError():
             return "TLS failed"
         case aiohttp.ClientConnectorError():
-            return f"no connection: {error.os_error.strerror or 'refused'}"
+            return f"no connection: {os.strerror(error.os_error.errno) if error.os_error.errno else 'none was made'}"
         case aiohttp.ServerDisconnectedError() | ConnectionResetError() | aiohttp.ClientOSError():
             return "the connection was lost before an answer"
         case _:
