@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -213,6 +214,42 @@ async def test_heads_are_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatc
         assert (status, headers["content-type"], problem["status"]) == (400, "application/problem+json", 400)
         async with connected(port) as silent:
             assert await read_all(silent) == b""
+
+
+async def test_what_others_send_is_never_a_mistake_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """Requests with bytes changed, added and left out; whoever sent them has gone, or is told why."""
+    random_bytes = random.Random(7)
+    bits = [
+        b"\r\n",
+        b"\x00",
+        b"\xff",
+        b"%00",
+        b"%ff",
+        b"[",
+        b"http://[",
+        b"//",
+        b"\\",
+        b" ",
+        b"-1",
+        b"9" * 30,
+        b"Host: x\r\n",
+    ]
+    post = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\n"
+    sound = [SOCKET + b"\x81\x05hello", EVENTS, post + b"Content-Length: 2\r\n\r\nhi"]
+    sound.append(post + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+    async with served(Events("run", 10)) as port:
+        for _ in range(400):
+            text = bytearray(random_bytes.choice(sound))
+            for _ in range(random_bytes.randint(1, 3)):
+                start = random_bytes.randrange(len(text))
+                text[start : start + random_bytes.randrange(3)] = random_bytes.choice([*bits, b""])
+            async with connected(port, bytes(text)):
+                await asyncio.sleep(0.002)
+        async with connected(port, SOCKET.replace(b"\r\n\r\n", b"\r\nOrigin: http://evil.example\r\n\r\n")) as refused:
+            assert b" 403 " in await read_all(refused)
+        request = post + b"Connection: close\r\nContent-Length: 2\r\n\r\nhi"
+        assert (await answer_to(port, request))[0] == 200
+    assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []
 
 
 async def test_connections_are_bounded_in_number_and_those_that_are_refused_take_no_place() -> None:

@@ -143,6 +143,8 @@ class SocketConnection(_Ending, WebSocketsSansIOProtocol):
         await super().send(message)
         if is_close:
             self.loop.call_later(GOODBYE_S, self.end)
+        elif message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # refused with an answer, which uvicorn would call a mistake of ours
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

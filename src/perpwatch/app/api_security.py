@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -300,7 +300,10 @@ class Gate:
     async def _answer(self, connection: HTTPConnection, receive: Receive, send: Send) -> None:
         """Have a request answered once it is here as a whole, for as long as somebody takes the answer, and may."""
         scope = connection.scope
-        body = await _body(scope, receive)
+        try:
+            body = await _body(scope, receive)
+        except ClientDisconnect:
+            return
         if isinstance(body, Refusal):
             await problem(body.status, body.detail, body.headers)(scope, receive, send)
             return
@@ -326,7 +329,11 @@ class Gate:
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes | Refusal | None:
-    """The body of a request; None where it has none, and nothing was taken, or its sender has gone."""
+    """The body of a request; None where it has none, and nothing was taken.
+
+    Raises:
+        ClientDisconnect: its sender has gone in the middle of it.
+    """
     headers = Headers(scope=scope)
     if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
         return None
@@ -341,7 +348,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes | Refusal | None:
                     return bytes(body)
     except TimeoutError:
         return TOO_SLOW
-    return None
+    raise ClientDisconnect
 
 
 async def _refuse_socket(refusal: Refusal, send: Send) -> None:
