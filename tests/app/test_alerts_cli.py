@@ -21,6 +21,7 @@ from local_exchange import until
 from perpwatch.alert.senders.webhook_message import schema_text
 from perpwatch.app import alerts_cli
 from perpwatch.app.alerts_cli import list_deliveries, retry, try_channels
+from perpwatch.app.config_cli import config_check
 from perpwatch.app.printing import Format
 from perpwatch.errors import ConfigurationError, StoreError
 from perpwatch.sim import Clock, Pump, build
@@ -128,9 +129,11 @@ def test_settings_that_cannot_be_used_are_refused_with_what_would_be_right(monke
     with pytest.raises(ConfigurationError, match="no channel is configured"):
         try_channels()
     write_settings({"phone": {"type": "telegram", "token_env": "TOKEN", "chat": "7"}})
-    with pytest.raises(ConfigurationError, match="no such variable in the environment"):
-        try_channels()
+    for command in (try_channels, config_check):
+        with pytest.raises(ConfigurationError, match="no such variable in the environment"):
+            command()
     monkeypatch.setenv("TOKEN", "1:abc")
+    config_check()
     with pytest.raises(ConfigurationError, match="one of phone"):
         try_channels(channel=["fone"])
     with pytest.raises(StoreError, match="no such file yet"):

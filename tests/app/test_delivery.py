@@ -156,6 +156,22 @@ async def test_leaving_sends_what_can_be_sent(tmp_path: Path) -> None:
         assert [row.state for row in reader.deliveries()] == [DeliveryState.SENT]
 
 
+async def test_a_service_that_asks_for_a_long_pause_does_not_hold_up_the_exit(tmp_path: Path) -> None:
+    async with BotApiServer() as api, store(tmp_path / "db") as (writer, reader), chat_of(api, 7) as sender:
+        chat = api.add_chat(7)
+        api.faults.append(Fault.TOO_MANY)
+        api.retry_after_s = 600
+        async with deliveries_to({"phone": sender}, writer=writer, reader=reader) as deliveries:
+            deliveries.tell(notice(1))
+            await until(lambda: bool(deliveries.status()[0].error))
+            deliveries.tell(notice(2))
+            began_s = time.monotonic()
+        assert time.monotonic() - began_s < 2.0
+        assert chat.shown == []
+        assert await writer.flush(5.0)
+        assert [row.state for row in reader.deliveries()] == [DeliveryState.PENDING] * 2
+
+
 async def test_a_failed_notice_that_somebody_makes_pending_again_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,8 +39,8 @@ BEFORE = ("found", "accepted", "put", "stored")
 ON_A_CHANNEL = (*Stage, "asked", "shown")
 POINTS = (*BEFORE, *(f"{stage}:{channel}" for channel in CHANNELS for stage in ON_A_CHANNEL), "kept")
 EDITED = tuple(f"{stage}:phone" for stage in ON_A_CHANNEL)
-#: Before these a digest has no members yet, and is a new one after the next start.
-ON_A_DIGEST = (Stage.BEGUN, Stage.COMMITTED, Stage.ANSWERED, Stage.SETTLED, "asked", "shown")
+#: Before these it is not certain that all of it has been accepted.
+ON_A_DIGEST = (Stage.COMMITTED, Stage.ANSWERED, Stage.SETTLED, "asked", "shown")
 #: From here on a message of the phone may have been shown without anybody having written it down. How far the phone is
 #: while the other channel is killed at a step of its own is chance.
 MAY_BE_TWICE = {

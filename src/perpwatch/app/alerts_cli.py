@@ -27,7 +27,7 @@ from perpwatch.app.alerts_config import AlertsConfig
 from perpwatch.app.bot import adapter_for
 from perpwatch.app.card_maker import CardMaker, MarketView, stored_view, zone_of
 from perpwatch.app.cli_commands import Command, lazy_group
-from perpwatch.app.config import DEFAULT_FILE, Config, load_config
+from perpwatch.app.config import Config, file_in_use, load_config
 from perpwatch.app.ledger_cli import span_ms
 from perpwatch.app.painter import Painter
 from perpwatch.app.printing import ConfigOption, Format, FormatOption, console, print_rows, stdout
@@ -310,11 +310,7 @@ alerts_app.command()(chats)
 
 def _settings(config: Path | None) -> tuple[Config, Path]:
     """The settings, and the folder that files with secrets are relative to."""
-    return load_config(config), folder_of(_file_of(config))
-
-
-def _file_of(config: Path | None) -> Path | None:
-    return config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    return load_config(config), folder_of(file_in_use(config))
 
 
 def _chosen(alerts: AlertsConfig, wanted: Sequence[str] | None) -> list[str]:
@@ -330,7 +326,7 @@ def _chosen(alerts: AlertsConfig, wanted: Sequence[str] | None) -> list[str]:
 def _opened(settings: Config, config: Path | None) -> Iterator[Database]:
     if not settings.store.enabled:
         raise ConfigurationError("store.enabled", False, "what became of alerts is only known where it is kept")
-    database = Database.open(settings.store.address(_file_of(config)), migrate=False)
+    database = Database.open(settings.store.address(file_in_use(config)), migrate=False)
     try:
         yield database
     finally:

@@ -294,6 +294,11 @@ class Config(BaseSettings, _NumbersAreNumbers):
         return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
 
 
+def file_in_use(path: Path | None) -> Path | None:
+    """The configuration file that :func:`load_config` reads; what is kept and secret lies beside it."""
+    return path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+
+
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Settings from ``path``, else from ``perpwatch.toml`` in the folder, else the defaults; the environment wins.
 
@@ -302,8 +307,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     Raises:
         ConfigurationError: a file that is not there or not TOML, an unknown key, an impossible value.
     """
-    if path is None and DEFAULT_FILE.exists():
-        path = DEFAULT_FILE
+    path = file_in_use(path)
     if path is not None:
         _check_toml(path)
     _check_environment()

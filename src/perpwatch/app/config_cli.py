@@ -8,8 +8,9 @@ import msgspec
 import tomli_w
 import typer
 
-from perpwatch.app.config import flat, load_config
+from perpwatch.app.config import file_in_use, flat, load_config
 from perpwatch.app.printing import ConfigOption, Format, console, print_json, print_line, print_rows
+from perpwatch.app.senders import folder_of, senders_of
 
 config_app = typer.Typer(help="Check or print the settings.", no_args_is_help=True)
 
@@ -42,6 +43,10 @@ def config_show(
 
 @config_app.command("check")
 def config_check(config: ConfigOption = None) -> None:
-    """Say whether the settings can be used; exit code 2, with key, value and what would be right, when not."""
-    load_config(config)
+    """Say whether the settings can be used; exit code 2, with key, value and what would be right, when not.
+
+    Secrets of channels are looked for, too; whether a channel takes them says `perpwatch alerts test`.
+    """
+    settings = load_config(config)
+    senders_of(settings.alerts, folder_of(file_in_use(config)), settings.network.proxy)
     console.print("the configuration is good")

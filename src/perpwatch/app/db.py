@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perpwatch.app.config import DEFAULT_FILE, load_config
+from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.store_config import StoreConfig
 from perpwatch.errors import StoreError
 from perpwatch.store import Database
@@ -92,9 +92,7 @@ def _address(config_file: Path | None, url: str | None) -> str:
         return url
     config = load_config(config_file)
     store: StoreConfig = getattr(config, "store", StoreConfig())
-    if config_file is None and DEFAULT_FILE.exists():
-        config_file = DEFAULT_FILE
-    return store.address(config_file)
+    return store.address(file_in_use(config_file))
 
 
 # --- Printing ------------------------------------------------------------------------------------------------------

@@ -103,6 +103,7 @@ class _Channel:
         self.outbox = outbox
         self.counters = ChannelCounters()
         self.wake = asyncio.Event()
+        self.is_paused = False  # waits for its turn, with nothing under way
         self.finished: set[str] = set()  # keys that were settled since the last look began
 
 
@@ -137,7 +138,8 @@ class Deliveries:
         self._writer = writer
         self._reader = reader
         self._on_stage = on_stage
-        self._tasks: list[asyncio.Task[None]] = []
+        self._serving: list[asyncio.Task[None]] = []  # in the order of the channels
+        self._looking: asyncio.Task[None] | None = None
         self._is_draining = False
 
     # --- In ---------------------------------------------------------------------------------------------------------
@@ -231,10 +233,10 @@ class Deliveries:
     # --- Life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        tasks = {name: self._serve(name, channel) for name, channel in self._channels.items()}
+        for name, channel in self._channels.items():
+            self._serving.append(asyncio.create_task(self._serve(name, channel), name=f"alerts-{name}"))
         if self._reader is not None and self._writer is not None and self._channels:
-            tasks["look"] = self._look(self._reader, self._writer)
-        self._tasks = [asyncio.create_task(task, name=f"alerts-{name}") for name, task in tasks.items()]
+            self._looking = asyncio.create_task(self._look(self._reader, self._writer))
         return self
 
     async def __aexit__(
@@ -242,16 +244,18 @@ class Deliveries:
     ) -> None:
         """Send what can be sent now; the rest waits in the store for the next start."""
         self._is_draining = True
-        for channel in self._channels.values():
+        tasks = [*self._serving, *([self._looking] if self._looking is not None else [])]
+        for task, channel in zip(self._serving, self._channels.values(), strict=True):
             channel.wake.set()
-        serving = [task for task in self._tasks if task.get_name() != "alerts-look"]
+            if channel.is_paused and channel.sender.turns.wait_s(channel.sender.destination) > DRAIN_S:
+                task.cancel()  # a service that asks for a long pause does not hold up the exit
         try:
-            if serving:
-                await asyncio.wait(serving, timeout=DRAIN_S)
+            if self._serving:
+                await asyncio.wait(self._serving, timeout=DRAIN_S)
         finally:
-            for task in self._tasks:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             for name, channel in self._channels.items():
                 if len(channel.outbox):
                     where = "in the store for the next start" if self._writer is not None else "for nobody any more"
@@ -284,7 +288,11 @@ class Deliveries:
                 async with asyncio.timeout(max(0.001, sleep_s)):
                     await channel.wake.wait()
             return False
+        if self._is_draining and sender.turns.wait_s(sender.destination) > DRAIN_S:
+            return True
+        channel.is_paused = True
         await sender.turns.ready(sender.destination)
+        channel.is_paused = False
         self._on_stage(name, Stage.TURN, None)
         job = outbox.next(self._now_ms())  # what came meanwhile belongs to it
         if isinstance(job, Job):

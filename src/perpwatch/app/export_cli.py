@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from perpwatch.app.config import DEFAULT_FILE, load_config
+from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.export import What, export
 from perpwatch.app.ledger_cli import span_ms
 from perpwatch.store import Database, Reader
@@ -28,7 +28,7 @@ def export_command(
     May run while the watch does, as often as one likes: days that are there are replaced.
     """
     settings = load_config(config)
-    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    file = file_in_use(config)
     database = Database.open(settings.store.address(file), migrate=False)
     now_ms = int(time.time() * 1_000)
     rows = 0

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from perpwatch.app.config import DEFAULT_FILE, load_config
+from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.lab import LabOptions, LabReport, rules_from_files, run_lab_with_progress_bar, to_json, to_text
 from perpwatch.app.lab_store import StoredPast
 from perpwatch.app.ledger_cli import span_ms
@@ -105,7 +105,7 @@ def stored_past(config: Path | None, since: str) -> StoredPast | None:
         ConfigurationError: wrong settings, or no span.
     """
     settings = load_config(config)
-    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    file = file_in_use(config)
     now_ms = int(time.time() * 1_000)
     return StoredPast.of(settings.store.address(file), now_ms - span_ms(since), now_ms)
 

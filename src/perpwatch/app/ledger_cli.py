@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from perpwatch.app.config import DEFAULT_FILE, load_config
+from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.store_config import GAPS_KEY
 from perpwatch.errors import ConfigurationError
 from perpwatch.market.ledger import Ledger
@@ -53,7 +53,7 @@ def ledger(
     if format not in ("table", "json"):
         raise typer.BadParameter("choose table or json", param_hint="--format")
     settings = load_config(config)
-    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    file = file_in_use(config)
     database = Database.open(settings.store.address(file), migrate=False)
     try:
         report = ledger_report(Reader(database), int(time.time() * 1_000), span_ms(since), symbol)

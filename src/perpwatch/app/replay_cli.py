@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from perpwatch.app.config import DEFAULT_FILE, Config, load_config
+from perpwatch.app.config import Config, file_in_use, load_config
 from perpwatch.app.differences import (
     ALERTS_NAME,
     SIGNALS_NAME,
@@ -86,7 +86,7 @@ def replay(
         raise ConfigurationError("replay", path and str(path), "a recording, or --candles, --trades or --stored")
     from_ns, to_ns, pace = _time_ns("--from", from_), _time_ns("--to", to), _speed(speed)
     if path is None:
-        settings, file = load_config(config), config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+        settings, file = load_config(config), file_in_use(config)
         with past_feed(candles or [], trades or [], stored, settings, file) as feed:
             past = Past(feed, past_engine(settings, rules, is_intrabar=bool(trades)), from_ns=from_ns, to_ns=to_ns)
             with _Output(out) as output:

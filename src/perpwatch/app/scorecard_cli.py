@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from perpwatch.alert.outcomes import DAY_MS, HORIZONS, Score
-from perpwatch.app.config import DEFAULT_FILE, load_config
+from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.scorecard import DAYS, scorecard_of, scorecard_text
 from perpwatch.model import MINUTE_MS
 from perpwatch.store import Database, Reader
@@ -56,7 +56,7 @@ def scorecard(
     within an hour as after random moments of the same symbol and volatility; 1 is no better than chance.
     """
     settings = load_config(config)
-    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    file = file_in_use(config)
     database = Database.open(settings.store.address(file), migrate=False)
     try:
         found = stored_scorecard(Reader(database), int(time.time() * 1_000), tuple(dict.fromkeys(days or DAYS)))

@@ -15,7 +15,7 @@ import typer
 
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.commanded import commanded
-from perpwatch.app.config import DEFAULT_FILE, Config, load_config
+from perpwatch.app.config import Config, file_in_use, load_config
 from perpwatch.app.health import Monitor, watch_over
 from perpwatch.app.kept import kept
 from perpwatch.app.ledger_cli import span_ms
@@ -58,7 +58,7 @@ def run(
     An exchange that cannot be reached is tried again and again, and each warning says when the next try is.
     """
     settings = with_pages(load_config(config), dashboard)
-    run_program(_run_live(settings, _file_of(config), duration, format), _fast_loop)
+    run_program(_run_live(settings, file_in_use(config), duration, format), _fast_loop)
 
 
 def record(
@@ -73,7 +73,7 @@ def record(
     settings = load_config(config)
     recording = {"enabled": True} | ({"folder": str(folder)} if folder is not None else {})
     quiet = {name: {"enabled": False} for name in ("alerts", "dashboard", "health", "store")} | {"recording": recording}
-    run_program(_run_live(settings.with_overrides(quiet), _file_of(config), duration, SignalFormat.LOG), _fast_loop)
+    run_program(_run_live(settings.with_overrides(quiet), file_in_use(config), duration, SignalFormat.LOG), _fast_loop)
 
 
 def signals(
@@ -88,7 +88,7 @@ def signals(
     The keys are the fields of perpwatch.model.Signal.
     """
     if since is not None:
-        _print_kept_signals(load_config(config), _file_of(config), span_ms(since))
+        _print_kept_signals(load_config(config), file_in_use(config), span_ms(since))
         return
     # It may run beside a watch that serves and keeps; this one only prints.
     quiet = {name: {"enabled": False} for name in ("alerts", "dashboard", "health", "recording", "store")}
@@ -116,11 +116,6 @@ def _print_kept_signals(config: Config, config_file: Path | None, since_ms: int)
 def with_pages(settings: Config, wanted: bool) -> Config:
     """The same settings, without the dashboard when the command line does not want it."""
     return settings if wanted else settings.with_overrides({"dashboard": {"enabled": False}})
-
-
-def _file_of(config: Path | None) -> Path | None:
-    """The configuration file in use; what is kept lies beside it."""
-    return config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
 async def _run_live(config: Config, config_file: Path | None, duration_s: float | None, form: SignalFormat) -> None:
