@@ -26,6 +26,7 @@ ONLY_IN = {
     "aiohttp": ("feed/rest.py", "sim/server.py", "sim/bot_api.py", "sim/webhook.py", "alert/senders/", "app/"),
     "aiogram": ("alert/senders/telegram.py", "app/telegram_"),
     "apprise": ("alert/senders/apprise_process.py",),
+    **dict.fromkeys(("matplotlib", "PIL"), ("alert/drawing.py", "app/lab_page.py")),
     **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic", "psycopg"), ("store/",)),
 }
 PURE = (
