@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import requests
+import schemathesis
+from api_questions import ask_everything
 from msgspec.json import encode
 
 from perpwatch.alert.policy import Alert
@@ -129,6 +133,25 @@ async def test_what_is_kept_and_at_hand_is_told_once(tmp_path: Path) -> None:
             assert [one["event_time_ms"] for one in await answer.json()] == [one.time_ms for one in alerts]
         async with session.get("alerts") as answer:
             assert [one["key"] for one in await answer.json()] == [one.key for one in alerts]
+
+
+async def test_every_answer_about_what_is_kept_is_what_the_document_says(tmp_path: Path) -> None:
+    path = tmp_path / "kept.db"
+    Database.open(str(path)).close()
+    found = Step(signals=[alert(0).signal], alerts=[alert(0)])
+    async with api_of({"store": {"url": f"sqlite:///{path}"}}, found) as session:
+        async with session.get("openapi.json") as answer:
+            address = str(answer.url)
+
+        def ask() -> Counter[int]:
+            document = schemathesis.openapi.from_url(address)
+            kept = document.include(path_regex="/(signals|alerts|outcomes|deliveries|channels|scorecard)$")
+            with requests.Session() as ours:
+                return ask_everything(kept, lambda path: ours)
+
+        asked = await asyncio.to_thread(ask)
+    assert asked.keys() == {200}
+    assert asked.total() > 20
 
 
 async def test_elsewhere_everything_needs_the_token_and_what_is_open_ends_with_the_session() -> None:

@@ -65,6 +65,8 @@ logger = logging.getLogger(__name__)
 MAX_TIME_MS = 1 << 53
 #: Rules, symbols and connections have shorter names.
 MAX_NAME = 100
+#: What may be asked of a database.
+PRINTABLE = r"^[^\x00-\x1f]*$"
 #: Minutes of the ledger in one answer; more would hold the feed up.
 MAX_CELLS = 300_000
 
@@ -162,8 +164,8 @@ FoundLimit = Annotated[int, Query(ge=1, le=1_000, description="so many at most")
 Offset = Annotated[int, Query(ge=0, le=100_000, description="so many are left out first")]
 SinceMs = Annotated[int, Query(ge=0, le=MAX_TIME_MS, description="exchange time from which on, ms")]
 UntilMs = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="exchange time before which, ms")]
-ChannelName = Annotated[str, StringConstraints(max_length=MAX_NAME)]
-SymbolFilter = Annotated[str | None, Query(max_length=60, description="of this contract only")]
+ChannelName = Annotated[str, StringConstraints(max_length=MAX_NAME, pattern=PRINTABLE)]
+SymbolFilter = Annotated[str | None, Query(max_length=60, pattern=PRINTABLE, description="of this contract only")]
 Only = Annotated[Literal["signal", "alert"] | None, Query(description="events of this type alone")]
 LastId = Annotated[str | None, Query(max_length=60, description="resume after this event")]
 
