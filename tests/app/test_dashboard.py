@@ -336,7 +336,7 @@ def test_the_views_open_without_errors_also_on_a_phone_and_in_the_light(
         page.locator(sign).first.wait_for()
         name = path.split("/")[1] or "market"
         if pictures:
-            page.set_viewport_size({"width": 1440, "height": 960})
+            page.set_viewport_size({"width": 1440, "height": 440 if name in ("signals", "rules") else 960})
             page.wait_for_timeout(4_000)
             page.screenshot(path=f"{pictures}/{name}.png", full_page=name == "health")
         page.screenshot(path=screenshots / f"{name}.png")
