@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py [--seconds 20] [--symbols 1061]
 
-The market sends at a steady rate, and 50 times a second a push that every detector must notice: a contract whose price
+The market sends at a steady rate, and 100 times a second a push that every detector must notice: a contract whose price
 jumps and whose volume doubles, again and again. The server notes when it hands the push to the socket, the program
 when it hands the signal over; both read the same monotonic clock. What waits in the socket because the program is busy
 counts. Everything is on: store, metrics, health, API. "Open" is with the dashboard's page in a browser (Chromium,
@@ -35,7 +35,7 @@ from program import Flow
 from rich.table import Table
 
 RATES = (1_000, 5_000, 20_000)
-WILD_A_SECOND = 50
+WILD_A_SECOND = 100
 #: For so long after the last push its signal is waited for.
 SETTLE_S = 1.0
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

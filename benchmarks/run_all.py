@@ -2,9 +2,9 @@
 
     make bench            or: python benchmarks/run_all.py [--runs 5] [--only engine.py minute.py]
 
-All together are given 14 minutes; a script that fails, or for which no time is left, is shown as such. What takes
-longer is run by hand: ``memory.py`` with five days, ``growth.py`` with 10,000 symbols, ``startup.py`` with the whole
-market, ``soak.py``.
+All together are given 14 and a half minutes; a script that fails, or for which no time is left, is shown as such. What
+takes longer is run by hand: ``memory.py`` with five days, ``growth.py`` with 10,000 symbols, ``startup.py`` with the
+whole market, ``soak.py``, ``week.py``.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ SCRIPTS = {
     "engine.py": "",
     "minute.py": "",
     "peers.py": "",
-    "latency.py": "--seconds 12",
-    "stages.py": "",
+    "latency.py": "--seconds 8",
+    "stages.py": "--symbols 400",
     "memory.py": "--days 1.375 --minutes 1",
     "growth.py": "--symbols 100 800 2000",
     "startup.py": "--symbols 300",
     "card.py": "",
 }
 LIBRARIES = ("picows", "msgspec", "uvloop", "aiohttp", "numpy")
-LIMIT_S = 840.0
+LIMIT_S = 870.0
 
 
 def processor() -> str:
@@ -44,6 +44,12 @@ def processor() -> str:
     lines = told.read_text().splitlines() if told.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def peers() -> list[str]:
+    """The other programs and their versions."""
+    lines = (HERE / "peers.txt").read_text().splitlines()
+    return [line.replace("==", " ") for line in lines if line and not line.startswith("#")]
 
 
 def result(script: str, arguments: list[str], left_s: float) -> str:
@@ -80,7 +86,7 @@ def main() -> None:
         f"Written by `make bench` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC; {runs} runs of each.\n\n"
         f"Machine: {processor()}, {os.cpu_count()} cores, {platform.system()}, load {load} at the start (other work on "
         "the machine widens the spreads; compare ratios).\n"
-        f"Python {platform.python_version()}, {versions}.\n"
+        f"Python {platform.python_version()}, {versions}.\nPeers: {', '.join(peers())}.\n"
     )
     until_s = time.monotonic() + LIMIT_S
     for script in options.only:
