@@ -64,7 +64,7 @@ def view(
 
 async def test_a_card_has_words_page_record_and_picture() -> None:
     one, asked = view(minutes(120))
-    async with asyncio.timeout(60), Painter() as painter:
+    async with asyncio.timeout(60), Painter(deadline_s=30.0) as painter:
         await painter.start()
         maker = CardMaker(one, painter=painter)
         card = await maker.make([notice(alert())], with_picture=True)

@@ -17,6 +17,7 @@ from local_exchange import until
 from perpwatch.alert.operational import OperationalAlert, Phase, Trouble
 from perpwatch.alert.outcomes import Excursion, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
+from perpwatch.app import telling as module
 from perpwatch.app.analysis import TEST
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
@@ -24,6 +25,7 @@ from perpwatch.app.engine import Step
 from perpwatch.app.health import Monitor, watch_over
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.app.kept import kept
+from perpwatch.app.painter import Painter
 from perpwatch.app.store_config import StoreConfig
 from perpwatch.app.telling import telling
 from perpwatch.errors import ConnectionFailed
@@ -155,6 +157,8 @@ async def test_a_chat_shows_an_episode_as_one_message_whose_picture_follows_it(
 ) -> None:
     async with BotApiServer() as api, WebhookServer(SECRET) as unused:
         monkeypatch.setenv("TOKEN", api.token)
+        # A machine that is busy with other tests may take longer than a person should wait.
+        monkeypatch.setattr(module, "Painter", lambda: Painter(deadline_s=30.0))
         chat = api.add_chat(77)
         telegram: dict[str, Any] = {"type": "telegram", "token_env": "TOKEN", "chat": 77, "base_url": api.url}
         async with watch(tmp_path, unused, **telegram) as watched:
