@@ -19,6 +19,7 @@ from mail_server import MailServer
 from told import card, notice, operational_notice
 
 from perpwatch.alert.card import Card
+from perpwatch.alert.senders.apprise_process import AppriseProcess
 from perpwatch.alert.senders.apprise_url import AppriseSender
 from perpwatch.alert.turns import Turns
 from perpwatch.errors import DeliveryFailed
@@ -144,6 +145,23 @@ async def test_a_program_gets_text_as_it_is_the_chart_and_a_colour() -> None:
     assert second["type"] == "success"
 
 
+@pytest.mark.parametrize(
+    ("url", "spelling"),
+    [
+        ("https://discord.com/api/webhooks/123456789012345678/" + "a" * 68, "markdown"),
+        # Its markup has no escapes, so that it gets none.
+        ("https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ", "text"),
+        ("mailto://watch:secret@example.com", "html"),
+        ("mailto://watch:secret@example.com?format=text", "text"),
+    ],
+    ids=["discord", "slack", "mail", "mail as text"],
+)
+def test_a_service_is_told_in_the_spelling_in_which_nothing_is_taken_for_markup(url: str, spelling: str) -> None:
+    process = AppriseProcess(url)
+    assert process.start().format == spelling
+    process.close()
+
+
 async def test_a_redirect_is_not_followed() -> None:
     async with http() as server:
         sender = sender_to(f"json://127.0.0.1:{server.port}/in")
@@ -250,6 +268,7 @@ async def test_closing_does_not_wait_for_a_service_that_hangs() -> None:
 def test_apprise_is_read_by_its_process_alone_and_the_url_stands_in_no_argument() -> None:
     program = """
 import pathlib, sys
+from perpwatch.alert.senders.apprise_process import AppriseProcess
 from perpwatch.alert.senders.apprise_url import AppriseSender
 from perpwatch.alert.turns import Turns
 sender = AppriseSender("ntfy://t0ps3cret", Turns.unlimited())

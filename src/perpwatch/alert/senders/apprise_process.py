@@ -40,9 +40,9 @@ NICENESS = 5
 #: A part of the URL that is no longer than this is no secret, and hiding it would hide words.
 MAX_PUBLIC_CHARACTERS = 3
 MAX_REASON_CHARACTERS = 200
-#: Services that hand a message on to a program take it as it is ...
-_PLAIN = frozenset({"json", "jsons", "xml", "xmls", "form", "forms"})
-#: ... and these read Markdown in what apprise takes for text.
+#: Services that hand a message on to a program take it as it is; Slack's own markup knows no escapes.
+_PLAIN = frozenset({"json", "jsons", "xml", "xmls", "form", "forms", "slack"})
+#: These read Markdown in what apprise takes for text.
 _MARKDOWN = frozenset({"mmost", "mmosts", "zulip"})
 #: Levels of apprise's log that tell what it does; what a library below has said is hidden among them.
 _QUIET = frozenset({"TRACE", "DEBUG", "INFO"})
@@ -72,15 +72,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class AppriseProcess:
-    """The watch's side. Calls block; one at a time.
+    """The watch's side. Calls block, and are made one at a time."""
 
-    Args:
-        url: whose scheme is ``scheme``.
-    """
-
-    def __init__(self, url: str, scheme: str) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._scheme = scheme
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
         self._ending: weakref.finalize[[subprocess.Popen[bytes]], AppriseProcess] | None = None
@@ -255,6 +250,8 @@ def _load(url: str, secrets: Sequence[str]) -> tuple[Apprise, NotifyBase]:
         app_id="perpwatch",
         app_desc="perpwatch",
         app_url="",
+        image_url_mask="",  # nobody is sent to a third party for a picture
+        image_url_logo="",
         async_mode=False,
         http_redirects=False,
         service_timeout=0,
@@ -271,8 +268,9 @@ def _load(url: str, secrets: Sequence[str]) -> tuple[Apprise, NotifyBase]:
         if service is None:
             reasons = [one for one in heard.messages if " URL" not in one]  # such a one shows parts of it
             raise ValueError(_told(reasons, secrets) or "apprise cannot use this URL on this machine")
-        if "format" not in settings and _wants_markdown(service, str(settings["schema"])):
-            service = Apprise.instantiate({**settings, "format": "markdown"}, asset=asset)
+        wanted = _format_for(service, str(settings["schema"]))
+        if wanted and "format" not in settings:
+            service = Apprise.instantiate({**settings, "format": wanted}, asset=asset)
     assert service is not None, "only the format was added"
     if service.request_rate_per_sec == _guessed_rate():
         service.request_rate_per_sec = 0.0
@@ -281,11 +279,15 @@ def _load(url: str, secrets: Sequence[str]) -> tuple[Apprise, NotifyBase]:
     return apprise, service
 
 
-def _wants_markdown(service: NotifyBase, schema: str) -> bool:
-    """A chat takes asterisks for markup in what apprise calls text, too."""
+def _format_for(service: NotifyBase, schema: str) -> str:
+    """In which a service is told things so that it takes nothing in them for markup; empty for its own choice."""
     formats = [one.value for one in service._formats()]
-    is_chat = "markdown" in formats and formats[0] != "html" and schema not in _PLAIN
-    return is_chat or schema in _MARKDOWN
+    if schema in _PLAIN and "text" in formats:
+        return "text"
+    # A chat takes asterisks for markup in what apprise calls text, too.
+    if schema in _MARKDOWN or ("markdown" in formats and formats[0] != "html"):
+        return "markdown"
+    return ""
 
 
 def _guessed_rate() -> float:

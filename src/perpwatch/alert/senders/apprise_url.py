@@ -41,7 +41,7 @@ class AppriseSender:
         self.turns = turns
         self.destination = scheme
         self._timeout_s = timeout_s
-        self.process = AppriseProcess(url.strip(), scheme)
+        self.process = AppriseProcess(url.strip())
         self._service = self.process.start()
         self.takes_pictures = self._service.takes_pictures
         self._worker = Worker(f"perpwatch-{scheme}")
