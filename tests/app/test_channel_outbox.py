@@ -370,6 +370,13 @@ def test_what_could_not_be_sent_for_a_day_is_given_up_and_can_be_taken_up_again(
     assert channel.send(NOON + 26 * HOUR) == ["alert:1"]
 
 
+def test_a_development_without_its_message_is_not_taken_up_again() -> None:
+    channel = Channel()
+    orphan = Delivery(channel="phone", key="alert:1:update", thread="alert:1", kind="update", time_ms=NOON, body=b"{}")
+    (row,) = channel.box.adopt(orphan)
+    assert (row.state, len(channel.box)) == (DeliveryState.SUPPRESSED, 0)
+
+
 def test_what_an_old_run_left_is_tried_before_it_is_given_up() -> None:
     channel = Channel()
     for number in range(10):

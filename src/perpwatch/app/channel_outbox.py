@@ -136,10 +136,11 @@ class ChannelOutbox:
         self._waiting[row.key] = row
         return [row]
 
-    def adopt(self, row: Delivery) -> None:
-        """Take a row that somebody else has made pending again."""
+    def adopt(self, row: Delivery) -> list[Delivery]:
+        """Take a row that somebody else has made pending again; returns the rows that change by it."""
         self._known[row.key] = None
         self._waiting[row.key] = row
+        return self._drop_homeless([row.thread])
 
     def _trim(self) -> list[Delivery]:
         while len(self._known) > MOST_KNOWN:

@@ -391,7 +391,7 @@ class Deliveries:
             for row in readable:
                 channel = self._channels[row.channel]
                 if row.key not in channel.outbox and row.key not in channel.finished:
-                    channel.outbox.adopt(row)
+                    self._put(channel, channel.outbox.adopt(row))
                     channel.wake.set()
 
     def _count(self, channel: _Channel, rows: Sequence[Delivery]) -> None:
