@@ -32,7 +32,6 @@ from perpwatch.app.api_problem import PROBLEM_TYPE, Problem, problem
 from perpwatch.app.api_records import (
     AlertRecord,
     Candles,
-    ChannelRecord,
     ConnectionRecord,
     Coverage,
     DeliveryRecord,
@@ -55,6 +54,7 @@ from perpwatch.app.api_security import COOKIE, SESSION_S, Access, Refusal, addre
 from perpwatch.app.api_stream import Message
 from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning
 from perpwatch.app.audit import ActionRecord
+from perpwatch.app.delivery import ChannelStatus
 from perpwatch.app.planning import PlanReport
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import AssetClass, Signal, Timeframe, Trust
@@ -84,7 +84,7 @@ _RECORDS: tuple[Any, ...] = (
     ActionRecord,
     AlertRecord,
     Candles,
-    ChannelRecord,
+    ChannelStatus,
     ConnectionRecord,
     Coverage,
     DeliveryRecord,
@@ -405,7 +405,7 @@ def _found(hub: Hub, config_file: Path | None) -> APIRouter:
             raise HTTPException(409, "what was delivered is known where a watch keeps it, and nothing is kept here")
         return _json([DeliveryRecord.of(one) for one in rows])
 
-    @router.get("/channels", responses=_says(ChannelRecord, is_list=True))
+    @router.get("/channels", responses=_says(ChannelStatus, is_list=True))
     async def channels() -> Response:
         """The channels that alerts go out by, and how they do."""
         return _json(hub.channels())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import inspect
 import logging
 import time
@@ -22,7 +21,6 @@ from perpwatch.app.api_market import FIELDS, MarketRow, MarketTable
 from perpwatch.app.api_records import (
     AlertRecord,
     Candles,
-    ChannelRecord,
     ClassCoverage,
     ConnectionRecord,
     Coverage,
@@ -46,6 +44,7 @@ from perpwatch.app.api_records import (
 from perpwatch.app.api_stream import Events, Message, Topic
 from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning, try_rule
 from perpwatch.app.bot import Bot
+from perpwatch.app.delivery import ChannelStatus
 from perpwatch.app.engine import Step
 from perpwatch.app.freshness import Freshness, ages_ms, freshness_of, measure_freshness, served_by_rest
 from perpwatch.app.health import Monitor
@@ -504,10 +503,10 @@ class Hub:
 
     # --- What was found ---------------------------------------------------------------------------------------------
 
-    def channels(self) -> list[ChannelRecord]:
+    def channels(self) -> list[ChannelStatus]:
         """How the channels do that alerts go out by; none where none is configured."""
         deliveries = self.monitor.metrics.deliveries
-        return [ChannelRecord(**dataclasses.asdict(one)) for one in deliveries.status()] if deliveries else []
+        return deliveries.status() if deliveries is not None else []
 
     async def delivered(self, alerts: Sequence[AlertRecord]) -> list[AlertRecord]:
         """The alerts with what became of them on each channel, where that is kept."""

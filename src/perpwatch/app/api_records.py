@@ -178,18 +178,6 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
         )
 
 
-class ChannelRecord(msgspec.Struct, frozen=True):
-    """A channel that alerts go out by; counts are of this run."""
-
-    name: str
-    waiting: int
-    sent: int
-    suppressed: int
-    failed: int
-    error: str  # what the last attempt ended with; empty when it went well
-    latency_s: float | None  # mean, from the signal to the acknowledgement
-
-
 class AlertRecord(msgspec.Struct, frozen=True):
     """An alert of one contract (``alert``) or of the whole market (``market``)."""
 

@@ -84,17 +84,16 @@ class ChannelCounters:
     latency: Histogram = field(default_factory=lambda: Histogram(LATENCY_S))
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelStatus:
-    """A channel at this moment, to be shown."""
+class ChannelStatus(msgspec.Struct, frozen=True):
+    """How alerts arrive on one channel. Counts are of notices, since the program's start."""
 
     name: str
     waiting: int
     sent: int
     suppressed: int
-    failed: int
+    failed: int  # for good
     error: str  # what the last attempt ended with; empty when it went well
-    latency_s: float | None  # mean, from the signal to the acknowledgement
+    latency_s: float | None  # mean, from the signal to the acknowledgement; None before the first
 
 
 class _Channel:

@@ -33,6 +33,7 @@ from perpwatch.alert.operational import (
 from perpwatch.app.bot import Bot
 from perpwatch.app.configured import limits_of
 from perpwatch.app.deadman import DeadMansSwitch
+from perpwatch.app.delivery import ChannelStatus
 from perpwatch.app.engine import Step
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.app.memory import pauses_told
@@ -104,18 +105,6 @@ class TroubleHealth(msgspec.Struct, frozen=True):
     since_ms: int
 
 
-class ChannelHealth(msgspec.Struct, frozen=True):
-    """How alerts arrive on one channel. Counts are since the program's start."""
-
-    name: str
-    waiting: int  # notices
-    sent: int
-    suppressed: int
-    failed: int  # for good
-    error: str  # what the last attempt ended with; empty when it went well
-    latency_s: float | None  # mean, from the signal to the acknowledgement; None before the first
-
-
 class Health(msgspec.Struct, frozen=True):
     """What ``/healthz`` says."""
 
@@ -133,7 +122,7 @@ class Health(msgspec.Struct, frozen=True):
     repairs: RepairsHealth
     rest: RestHealth
     alerts: tuple[TroubleHealth, ...]  # operational alerts that are open
-    channels: tuple[ChannelHealth, ...] = ()  # where alerts are sent
+    channels: tuple[ChannelStatus, ...] = ()  # where alerts are sent
 
 
 def judge(snapshot: Snapshot, thresholds: Thresholds, open_alerts: Mapping[Trouble, int] | None = None) -> Health:
@@ -299,9 +288,7 @@ class Monitor:
             newest = self.look()
         health = judge(newest, self.watch.thresholds, self.watch.open())
         deliveries = self.metrics.deliveries
-        if deliveries is None:
-            return health
-        channels = tuple(msgspec.convert(one, ChannelHealth, from_attributes=True) for one in deliveries.status())
+        channels = tuple(deliveries.status()) if deliveries is not None else ()
         return msgspec.structs.replace(health, channels=channels)
 
     def _take(self) -> Snapshot:

@@ -22,8 +22,9 @@ from perpwatch.app.dashboard.frame import (
     shown_hub,
     trust_legend,
 )
+from perpwatch.app.delivery import ChannelStatus
 from perpwatch.app.freshness import ages_text
-from perpwatch.app.health import ChannelHealth, Health
+from perpwatch.app.health import Health
 from perpwatch.app.planning import PlannedWish
 
 #: Contracts in the trust heat map.
@@ -207,7 +208,7 @@ def _troubles(status: Health) -> list[str]:
     return texts
 
 
-def _channel(one: ChannelHealth) -> str:
+def _channel(one: ChannelStatus) -> str:
     counts = {"sent": one.sent, "waiting": one.waiting, "suppressed": one.suppressed, "failed": one.failed}
     text = f"{one.name}: " + (", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing yet")
     if one.latency_s is not None:
