@@ -424,6 +424,11 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     frames: Sequence[bytes] = ()
     asides: Sequence[bytes] = ()
 
+    def histories(self) -> list[CandleHistory]:
+        """The histories among the events; they are made by us, so that no adapter has a class of its own for them."""
+        # Not isinstance: with structs that is a fiftieth of what the whole program spends on an event.
+        return [event for event in self.events if type(event) is CandleHistory]
+
 
 # --- What is found and told ----------------------------------------------------------------------------------------
 

@@ -162,9 +162,9 @@ class Keeper:
             elif is_known(candle.symbol, candle.open_time_ms) is not Trust.UNKNOWN:
                 records.append(candle)
                 self._mark(candle.symbol, candle.open_time_ms, TRUST_CODES[candle.trust], touched)
-        for event in batch.events:
-            if isinstance(event, CandleHistory) and self._is_history_kept:
-                self._note_history(event, batch.watermark_ms - REST_SETTLE_MS, records, touched)
+        if self._is_history_kept:
+            for history in batch.histories():
+                self._note_history(history, batch.watermark_ms - REST_SETTLE_MS, records, touched)
         for event in step.events:
             if isinstance(event, ContractUpdate):
                 self._note_contract(event.contract, records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from perpwatch.model import Batch, CandleHistory
+from perpwatch.model import Batch
 
 #: Events that may wait for the reader before sources have to.
 DEFAULT_EVENTS = 200_000
@@ -80,6 +80,6 @@ def _weight(batch: Batch) -> int:
     # An empty batch still says that its source is alive, and takes room.
     weight = len(batch.events) or 1
     if batch.source == "rest":
-        candles = sum(len(event.candles) for event in batch.events if isinstance(event, CandleHistory))
+        candles = sum(len(history.candles) for history in batch.histories())
         weight += candles * EVENTS_PER_CANDLE
     return weight

@@ -85,6 +85,7 @@ def reason_of(error: Exception, value: object = None) -> str:
 
 _decode_push: Callable[[bytes], Any] = msgspec.json.Decoder(Push).decode
 _decode_ticker = msgspec.json.Decoder(PushTicker).decode
+_event_of_ticker = normalize.BUILDERS[PushTicker]
 
 
 def _decode_any(frame: bytes) -> Message:
@@ -93,7 +94,7 @@ def _decode_any(frame: bytes) -> Message:
 
 
 def _ticker(frame: bytes) -> Message:
-    return normalize.event(_decode_ticker(frame))
+    return _event_of_ticker(_decode_ticker(frame))
 
 
 #: The exchange writes what a push is about behind its data: ``"channel":"push.kline","ts":1770330514053}``. The decoder
