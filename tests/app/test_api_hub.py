@@ -1,4 +1,4 @@
-"""The table of the market as its readers have it: whole at first, then what changed, and never anything between."""
+"""The table of the market as its readers have it, whole at first and then what changed; and our own mistakes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 import random
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
 from perpwatch.app import api_market, freshness
+from perpwatch.app.api import create_api
 from perpwatch.app.api_hub import Hub
+from perpwatch.app.api_security import Access
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
 from perpwatch.app.health import watch_over
@@ -80,3 +83,24 @@ def test_whoever_joins_while_the_table_is_made_has_the_same_as_all_others(monkey
     assert [reader.differences for reader in readers] == [0] * 2 * READERS
     assert all(reader.rows == readers[0].rows for reader in readers)
     assert readers[0].messages > 40
+
+
+async def test_a_mistake_of_ours_is_a_problem_that_gives_nothing_away() -> None:
+    clock = Clock.starting_at(DEFAULT_START_MS)
+    config = Config()
+    async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
+        bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
+        async with watch_over(bot, HealthConfig(enabled=False), network.get) as monitor:
+            hub = Hub(bot, monitor, "a test", None, tick_s=1.0, max_clients=1)
+            api = create_api(hub, Access(config.dashboard, clock.monotonic))
+
+            @api.get("/api/v1/mistake")
+            async def mistake() -> None:
+                raise RuntimeError("a secret")
+
+            transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                answer = await client.get("/api/v1/mistake")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (500, "application/problem+json")
+    assert "secret" not in answer.text
+    assert answer.json()["detail"]

@@ -12,7 +12,6 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs
 
@@ -204,7 +203,7 @@ async def _body(request: Request, kind: type[_T]) -> _T:
         raise HTTPException(422, f"the body: {error}") from error
 
 
-def create_api(hub: Hub, access: Access, config_file: Path | None) -> FastAPI:
+def create_api(hub: Hub, access: Access) -> FastAPI:
     """The application; it answers to ``/api/v1`` alone."""
     app = FastAPI(
         title="perpwatch",
@@ -216,7 +215,7 @@ def create_api(hub: Hub, access: Access, config_file: Path | None) -> FastAPI:
     )
     app.include_router(_watch(hub), prefix="/api/v1", tags=["watch"])
     app.include_router(_market(hub), prefix="/api/v1", tags=["market"])
-    app.include_router(_found(hub, config_file), prefix="/api/v1", tags=["found"])
+    app.include_router(_found(hub), prefix="/api/v1", tags=["found"])
     app.include_router(_streams(hub), prefix="/api/v1", tags=["live"])
     app.include_router(_actions(hub, access), prefix="/api/v1/actions", tags=["actions"])
     app.include_router(_session(access), prefix="/api/v1", tags=["session"])
@@ -368,7 +367,7 @@ def _known(found: _T | None, symbol: str) -> _T:
 # --- What was found --------------------------------------------------------------------------------------------------
 
 
-def _found(hub: Hub, config_file: Path | None) -> APIRouter:
+def _found(hub: Hub) -> APIRouter:
     router = APIRouter(default_response_class=Response)
 
     @router.get("/signals", responses=_says(Signal, is_list=True))

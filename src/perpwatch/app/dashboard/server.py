@@ -95,7 +95,7 @@ async def dashboard(
     )
     hub.config_file = config_file
     access = Access(settings, time.monotonic)
-    app = Gate(_Site(create_api(hub, access, config_file)), access)
+    app = Gate(_Site(create_api(hub, access)), access)
     # What it warns of is what others send; they are told, and would fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(
