@@ -77,3 +77,42 @@ async def test_a_reader_that_waits_is_woken_by_the_end() -> None:
     outbox.close()
     async with asyncio.timeout(1):
         assert await reading == []
+
+
+async def test_a_read_is_digested_before_the_next_source_decodes() -> None:
+    outbox, story = Outbox(), list[str]()
+
+    async def source(name: str) -> None:
+        for number in range(3):
+            async with outbox.turns:
+                story.append(f"decode {name}{number}")
+                await outbox.put(batch(number))
+
+    async def read() -> None:
+        while len(story) < 12:
+            story.extend(["digest"] * len(await outbox.take()))
+
+    async with asyncio.timeout(10.0), asyncio.TaskGroup() as tasks:
+        tasks.create_task(read())
+        for name in "ab":
+            tasks.create_task(source(name))
+    assert story[1::2] == ["digest"] * 6
+    assert sorted(story[::2]) == sorted(f"decode {name}{number}" for name in "ab" for number in range(3))
+
+
+async def test_a_source_that_fails_or_is_cancelled_in_its_turn_keeps_nobody_waiting() -> None:
+    outbox = Outbox(max_events=1)
+    await outbox.put(batch(0))
+
+    async def waits_for_room() -> None:
+        async with outbox.turns:
+            await outbox.put(batch(1))
+
+    cancelled = asyncio.create_task(waits_for_room())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(ValueError, match="of the wire"):
+        async with outbox.turns:
+            raise ValueError("a mistake of the wire")
+    async with asyncio.timeout(10.0), outbox.turns:
+        pass

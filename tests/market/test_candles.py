@@ -8,6 +8,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from perpwatch.market.candles import (
     CORRECTION_MS,
@@ -671,3 +672,87 @@ def test_a_ticker_gap_blinds_the_referee_and_frees_those_who_wait() -> None:
     story.book.gap(Gap(Stream(Kind.TICKERS), "ws-1", at(1), None, "cut"), story.outcome)
     assert story.outcome.lost == [Span(SYMBOL, at(1), at(2))]
     assert SETTLE_MS == 2_000
+
+
+def naively_rolled_up(minutes: Sequence[Candle], timeframe: Timeframe) -> Candle:
+    """What a longer candle is, as one would write it down."""
+    traded = [minute for minute in minutes if not minute.is_synthetic]
+    missing = timeframe.minutes - len(minutes) + sum(minute.missing_minutes for minute in minutes)
+    trusts = [Trust.UNKNOWN, Trust.REPAIRED, Trust.QUIET, Trust.STREAMED, Trust.VERIFIED]
+    contracts = base_volume = turnover = 0.0
+    for minute in traded:
+        contracts, base_volume = contracts + minute.contracts, base_volume + minute.base_volume
+        turnover += minute.turnover
+    real_opens = [one.real_open for one in traded if one.real_open is not None]
+    real_closes = [one.real_close for one in traded if one.real_close is not None]
+    return Candle(
+        SYMBOL,
+        timeframe,
+        minutes[0].open_time_ms // timeframe.milliseconds * timeframe.milliseconds,
+        minutes[0].open,
+        max(one.high for one in minutes),
+        min(one.low for one in minutes),
+        minutes[-1].close,
+        contracts,
+        base_volume,
+        turnover,
+        minutes[-1].finality,
+        Trust.UNKNOWN if missing else min((one.trust for one in minutes), key=trusts.index),
+        real_opens[0] if real_opens else None,
+        max((one.real_high for one in traded if one.real_high is not None), default=None),
+        min((one.real_low for one in traded if one.real_low is not None), default=None),
+        real_closes[-1] if real_closes else None,
+        not traded,
+        missing,
+    )
+
+
+PRICES = st.floats(0.5, 2.0)
+SOMETIMES = st.none() | PRICES
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 59),
+        st.builds(
+            Candle,
+            st.just(SYMBOL),
+            st.just(Timeframe.Min1),
+            st.just(0),
+            *[PRICES] * 4,
+            *[st.floats(0.0, 1e9)] * 3,
+            st.sampled_from([Finality.SUCCESSOR, Finality.CLOCK, Finality.REST]),
+            st.sampled_from([Trust.VERIFIED, Trust.STREAMED, Trust.QUIET, Trust.REPAIRED]),
+            *[SOMETIMES] * 4,
+            st.booleans(),
+        ),
+        min_size=1,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_a_longer_candle_is_what_its_minutes_make_by_the_plain_formula(drawn: dict[int, Candle]) -> None:
+    minutes = [replace(drawn[number], open_time_ms=at(number)) for number in sorted(drawn)]
+    assert roll_up(minutes, Timeframe.Min60) == naively_rolled_up(minutes, Timeframe.Min60)
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(1, 50)), min_size=1, max_size=60))
+@settings(max_examples=150, deadline=None)
+def test_minutes_filed_in_any_order_and_corrected_make_the_candles_of_the_whole(filed: list[tuple[int, int]]) -> None:
+    story = Story()
+    story.up(at(0))
+    known: dict[int, float] = {}
+    for minute, contracts in filed:
+        read = CandleHistory(SYMBOL, [from_rest(minute, float(contracts))], at(minute), at(minute + 1))
+        story.book.fill(read, at(60), story.outcome)
+        known[minute] = float(contracts)
+        assert [(one.open_time_ms, one.contracts) for one in story.series.minutes] == [
+            (at(number), known[number]) for number in sorted(known)
+        ]
+    for timeframe in (Timeframe.Min5, Timeframe.Min15):
+        newest: dict[int, Candle] = {}
+        for candle in story.outcome.closed:
+            if candle.timeframe is timeframe:
+                newest[candle.open_time_ms] = candle
+        for open_ms, candle in newest.items():
+            inside = [one for one in story.series.minutes if open_ms <= one.open_time_ms < candle.close_time_ms]
+            assert candle == naively_rolled_up(inside, timeframe)

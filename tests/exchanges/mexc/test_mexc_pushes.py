@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from mexc_frames import sample, sample_names
 
+from perpwatch.errors import ProtocolError
 from perpwatch.exchanges.adapter import Ack, Message, Pong, Refusal
-from perpwatch.exchanges.mexc.codec import decode
+from perpwatch.exchanges.mexc.codec import decode, decode_all
 from perpwatch.exchanges.mexc.messages import Deal, Kline, Level, Push, PushDeal, PushKline, PushTickers, TickerRow
 from perpwatch.model import (
     CandleUpdate,
@@ -347,6 +348,16 @@ def test_a_captured_frame_means_what_is_written_here(name: str) -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_frame_means_the_same_when_gzipped(name: str) -> None:
     assert decode(gzip.compress(sample(name))) == EXPECTED[name]
+
+
+def test_frames_that_were_read_together_mean_what_each_means_alone() -> None:
+    frames = [sample(name) for name in EXPECTED]
+    assert decode_all(frames) == list(EXPECTED.values())
+    pushes = [sample(f"ws-push-{name}") for name in ("kline", "ticker", "deal", "tickers", "funding.rate")]
+    assert decode_all(pushes) == [decode(frame) for frame in pushes]
+    with pytest.raises(ProtocolError):
+        decode_all([*pushes, b"{}", *pushes])
+    assert decode_all([]) == []
 
 
 def test_every_captured_frame_is_expected() -> None:
