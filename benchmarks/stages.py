@@ -32,7 +32,7 @@ from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.engine import Step
 from perpwatch.app.keeper import Keeper
 from perpwatch.app.metrics import Metrics
-from perpwatch.exchanges.mexc.codec import decode
+from perpwatch.exchanges.mexc.codec import decode_all
 from perpwatch.feed.connection import SystemClock
 from perpwatch.feed.session import Session
 from perpwatch.model import (
@@ -158,7 +158,7 @@ async def measured(symbols: int, runs: int, frames: int, *, has_profile: bool) -
     lean = msgspec.json.Decoder(PushKline | PushTicker | PushDeal | Answer).decode
     found: dict[str, list[float]] = {
         "decode, fields only": taken(blocks, lambda read: [lean(frame) for frame in read.frames]),
-        "decode, checked": taken(blocks, lambda read: [decode(frame) for frame in read.frames]),
+        "decode, checked": taken(blocks, lambda read: decode_all(read.frames)),
     }
     with tempfile.TemporaryDirectory() as folder:
         found["+ session"] = taken(blocks, Pipeline(Market(symbols), folder).receive)
