@@ -1,37 +1,35 @@
 """Receive alerts by webhook: believe only what is signed and fresh, and take each message once.
 
-    python examples/webhook_receiver.py --port 8080 --secret-file webhook.secret
+    WEBHOOK_SECRET=$(cat webhook.secret) python examples/webhook_receiver.py --port 8080
 
-Nothing of perpwatch is needed on this side. Without a secret's file one is made up and shown.
+Nothing of perpwatch is needed on this side.
 """
 
 import argparse
 import hashlib
 import hmac
 import json
-import secrets
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
+SECRET = os.environ.get("WEBHOOK_SECRET", "only-for-trying-it-out").encode()
 MAX_AGE_S = 300  # an older request may have been recorded and sent again
 seen: set[str] = set()  # keep it in a database to know them after a restart
 
 
-def is_genuine(secret: bytes, header: str, body: bytes, now_s: float) -> bool:
+def is_genuine(header: str, body: bytes, now_s: float) -> bool:
     """``header`` is Perpwatch-Signature: ``t=1760000000,v1=5d41...``; compare bytes before the JSON is read."""
     parts = dict(part.partition("=")[::2] for part in header.split(","))
-    expected = hmac.new(secret, parts.get("t", "").encode() + b"." + body, hashlib.sha256).hexdigest()
+    expected = hmac.new(SECRET, parts.get("t", "").encode() + b"." + body, hashlib.sha256).hexdigest()
     return hmac.compare_digest(parts.get("v1", ""), expected) and abs(now_s - int(parts["t"])) <= MAX_AGE_S
 
 
 class Receiver(BaseHTTPRequestHandler):
-    secret = b""
-
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if not is_genuine(self.secret, self.headers.get("Perpwatch-Signature", ""), body, time.time()):
+        if not is_genuine(self.headers.get("Perpwatch-Signature", ""), body, time.time()):
             self.send_error(401)
             return
         message = json.loads(body)
@@ -45,17 +43,9 @@ class Receiver(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--secret-file", type=Path)
     parser.add_argument("--duration", type=float, default=threading.TIMEOUT_MAX, help="seconds")
     options = parser.parse_args()
-    secret = options.secret_file.read_text().strip() if options.secret_file else secrets.token_hex(32)
-    Receiver.secret = secret.encode()
-    server = HTTPServer(("127.0.0.1", options.port), Receiver)
-    print(
-        f"listening on http://127.0.0.1:{server.server_port}",
-        "" if options.secret_file else f"secret {secret}",
-        flush=True,
-    )
-    threading.Timer(options.duration, server.shutdown).start()
-    server.serve_forever()
-    server.server_close()
+    with HTTPServer(("127.0.0.1", options.port), Receiver) as server:
+        print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
+        threading.Timer(options.duration, server.shutdown).start()
+        server.serve_forever()

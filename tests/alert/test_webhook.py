@@ -8,6 +8,7 @@ import datetime
 import email.utils
 import ipaddress
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -302,12 +303,11 @@ async def test_a_certificate_is_believed_only_from_an_authority_that_is_known(tm
             assert list(server.messages) == [notice().key]
 
 
-async def test_the_receiver_of_the_examples_takes_each_message_once_and_believes_nobody_else(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text(SECRET + "\n")
+async def test_the_receiver_of_the_examples_takes_each_message_once_and_believes_nobody_else() -> None:
     receiver = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "examples" / "webhook_receiver.py"), "--duration", "30"),
-        *("--secret-file", str(tmp_path / "secret")),
         stdout=subprocess.PIPE,
+        env=os.environ | {"WEBHOOK_SECRET": SECRET},
     )
     assert receiver.stdout is not None
     try:
