@@ -214,4 +214,4 @@ def table(title: str, contenders: Sequence[Contender], reference: Contender, *, 
 
 
 def show(made: Table) -> None:
-    Console(width=150).print(made)
+    Console(width=170).print(made)
