@@ -385,7 +385,7 @@ def test_demo_in_a_terminal_draws_a_picture() -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
     drawn = b""
     with subprocess.Popen(
-        [*COMMAND, "demo", "--pairs", "20", "--speed", "20", "--duration", "3"],
+        [*COMMAND, "demo", "--pairs", "20", "--speed", "20", "--duration", "6"],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -393,7 +393,7 @@ def test_demo_in_a_terminal_draws_a_picture() -> None:
         env=environment(TERM="xterm"),
     ) as process:
         os.close(terminal)
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 30
         while time.monotonic() < deadline_s:
             ready, _, _ = select.select([controller], [], [], 0.5)
             try:
