@@ -66,7 +66,7 @@ def run_many(seeds: range, workers: int) -> Summary:
         TextColumn("{task.fields[bad]}"),
     )
     with (
-        concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool,
+        concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_quieten) as pool,
         Progress(*columns, console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("", total=len(seeds), bad="")
@@ -77,9 +77,13 @@ def run_many(seeds: range, workers: int) -> Summary:
     return summed(verdicts)
 
 
+def _quieten() -> None:
+    """In a worker: troubles of the watch are what a trial is made of, and no news."""
+    logging.getLogger("perpwatch").setLevel(logging.CRITICAL)
+
+
 def judge_seed(seed: int) -> Verdict:
     """The verdict of one seed; a crash is a violation like any other."""
-    logging.getLogger("perpwatch").setLevel(logging.CRITICAL)
     try:
         return run_trial(draw_trial(seed))
     except Exception as error:
