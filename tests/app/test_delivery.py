@@ -36,6 +36,18 @@ def notice(number: int, text: str = "exchange unreachable") -> Notice:
     )
 
 
+class Clock:
+    """One that is set by hand."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def time_ns(self) -> int:
+        return round(self.seconds * 1e9)
+
+
 class TextCards:
     """Cards without pictures."""
 
@@ -273,6 +285,17 @@ async def test_a_budget_that_is_set_survives_a_restart(tmp_path: Path) -> None:
             again = deliveries_to({"phone": sender}, writer=writer, reader=reader)
             again.restore()
             assert again.budget("phone") == budget
+
+
+def test_what_was_lost_is_a_trouble_for_five_minutes() -> None:
+    clock = Clock()
+    deliveries = Deliveries({}, {}, TextCards(), clock, lambda: 0.5)
+    assert deliveries.trouble() == ""
+    deliveries.lose("an alert", KeyError("BEAT_USDT"))
+    clock.seconds = 299.0
+    assert deliveries.trouble() == "1 could not be told by an error of perpwatch: KeyError: 'BEAT_USDT'"
+    clock.seconds = 300.0
+    assert (deliveries.trouble(), deliveries.lost) == ("", 1)
 
 
 def test_each_kind_of_notice_about_the_watch_is_a_message_of_its_own() -> None:

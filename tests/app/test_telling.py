@@ -216,6 +216,28 @@ async def test_crowds_troubles_and_tests_have_a_kind_of_their_own(tmp_path: Path
         assert messages["market"]["notices"][0]["symbol"] in ("", None)
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_an_alert_that_cannot_be_told_is_counted_and_a_trouble_and_the_watch_goes_on(
+    tmp_path: Path, is_kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with WebhookServer(SECRET) as webhook, watch(tmp_path, webhook, is_kept=is_kept) as watched:
+        # A detector of somebody's own may give a level that there is not.
+        wrong: Any = "overwhelming"
+        good = alert("A_USDT")
+        watched.find(alert(level=wrong), good)
+        (told,) = await watched.messages(1)
+        assert told["id"] == good.key
+        watched.find(closed=[minute(good, 1, 110.0)])
+        await watched.messages(2)
+        assert "perpwatch_notices_lost_total 1.0" in watched.monitor.metrics.render()[0].decode()
+        watched.monitor.look()
+        (trouble,) = (one for one in watched.monitor.report().reasons if one.startswith("channels failing"))
+        assert "1 could not be told by an error of perpwatch: ValueError" in trouble
+        assert caplog.text.count("could not be told") == 1
+        if watched.reader is not None:
+            await until(lambda: watched.reader is None or len(watched.reader.alerts()) == 2)
+
+
 async def test_each_alert_has_its_row_in_the_very_transaction_that_stores_it(tmp_path: Path) -> None:
     async with WebhookServer(SECRET) as webhook, watch(tmp_path, webhook, classes=["stock"]) as watched:
         # The first is of a stock, nothing is known of the second.

@@ -13,6 +13,8 @@ promises:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from perpwatch.alert.notice import Development
@@ -119,6 +121,21 @@ class Episodes:
         if self._count > MOST_OPEN:
             self._close(min((one for some in self._open.values() for one in some), key=lambda one: one.alert.time_ms))
         return alert.key
+
+    def follow(
+        self, signals: Iterable[Signal], closed: Iterable[Candle], outcomes: Iterable[Outcome], now_ms: int
+    ) -> list[Developed]:
+        """What is worth telling of what came since, in order; the alerts of the same moment are told before.
+
+        Args:
+            closed: candles, of which minutes count.
+            now_ms: how far the exchange's time has come.
+        """
+        for signal in signals:
+            self.hear(signal)
+        developed = [one for candle in closed for one in self.observe(candle)]
+        developed += [one for outcome in outcomes if (one := self.ended(outcome)) is not None]
+        return developed + self.advance(now_ms)
 
     def hear(self, signal: Signal) -> None:
         """A rule has seen something, whether or not it was told."""

@@ -85,18 +85,12 @@ class Samples:
             else:
                 told = _without_latency(alert)
                 self._keep(alert_notice(told, self._episodes.told(told)))
-        for signal in step.signals:
-            self._episodes.hear(signal)
         for candle in step.outcome.closed:
             if candle.timeframe is Timeframe.Min1:
                 self._minutes.setdefault(candle.symbol, deque(maxlen=KEPT_MINUTES)).append(candle)
-                for developed in self._episodes.observe(candle):
-                    self._keep(development_notice(developed))
-        for outcome in step.outcomes:
-            self._outcomes.append(outcome)
-            if (ended := self._episodes.ended(outcome)) is not None:
-                self._keep(development_notice(ended))
-        for developed in self._episodes.advance(self._engine.now_ms):
+        self._outcomes += step.outcomes
+        now_ms = self._engine.now_ms
+        for developed in self._episodes.follow(step.signals, step.outcome.closed, step.outcomes, now_ms):
             self._keep(development_notice(developed))
 
     def chosen(self, count: int) -> list[Sample]:

@@ -51,6 +51,8 @@ RESTORED_MS = 48 * 3_600_000
 COUNTED_MS = 60_000
 #: Rows read at the start, and at each look.
 MOST_ROWS = 100_000
+#: For so long after a notice was lost it is a trouble of the watch, so that it is told even when the next ones arrive.
+LOST_SHOWN_S = 300.0
 #: Seconds from the signal to the acknowledgement.
 LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0)
 
@@ -114,6 +116,8 @@ class Deliveries:
         writer, reader: of the store; None keeps what waits in memory only.
         jitter: random numbers in [0, 1), for pauses.
         on_stage: told channel, stage and message as it goes on; must not wait.
+    Attributes:
+        lost: notices that an error of ours kept from every channel.
     """
 
     def __init__(
@@ -140,6 +144,9 @@ class Deliveries:
         self._serving: list[asyncio.Task[None]] = []  # in the order of the channels
         self._looking: asyncio.Task[None] | None = None
         self._is_draining = False
+        self.lost = 0
+        self._lost_s = 0.0
+        self._lost_why = ""
 
     # --- In ---------------------------------------------------------------------------------------------------------
 
@@ -190,6 +197,13 @@ class Deliveries:
         if self._writer is not None:
             self._writer.put_now(*rows)
 
+    def lose(self, what: str, error: Exception) -> None:
+        """Something could not be offered, by an error of ours: it is logged, counted, and a trouble for a while."""
+        logger.error("%s could not be told", what, exc_info=error)
+        self.lost += 1
+        self._lost_s = self._clock.monotonic()
+        self._lost_why = f"{type(error).__name__}: {error}"
+
     # --- Looking ----------------------------------------------------------------------------------------------------
 
     @property
@@ -205,6 +219,13 @@ class Deliveries:
     def status(self) -> list[ChannelStatus]:
         """Every channel, in the order of the configuration."""
         return [self._status(name, channel) for name, channel in self._channels.items()]
+
+    def trouble(self) -> str:
+        """Which channels take nothing just now, what was lost of late, and why; empty when all is well."""
+        troubles = [f"{one.name}: {one.error}" for one in self.status() if one.error]
+        if self.lost and self._clock.monotonic() - self._lost_s < LOST_SHOWN_S:
+            troubles.append(f"{self.lost} could not be told by an error of perpwatch: {self._lost_why}")
+        return "; ".join(troubles)
 
     @staticmethod
     def _status(name: str, channel: _Channel) -> ChannelStatus:

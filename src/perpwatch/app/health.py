@@ -340,16 +340,11 @@ class Monitor:
             bad_frames=max(0, sum(one.bad_frames for one in status) - before.bad_frames),
             clock_offset_s=offset_s or 0.0,
             not_kept="; ".join(f"{name}: {text}" for name, what in bot.keepers.items() if (text := what())),
-            channels_failing=self._failing_channels(),
+            channels_failing=metrics.deliveries.trouble() if metrics.deliveries is not None else "",
             repairs_open=len(bot.engine.repairs),
             repaired_minutes=metrics.minutes_repaired,
             unknown_minutes=self._count_unknown(now_s),
         )
-
-    def _failing_channels(self) -> str:
-        deliveries = self.metrics.deliveries
-        status = deliveries.status() if deliveries is not None else ()
-        return "; ".join(f"{one.name}: {one.error}" for one in status if one.error)
 
     def _count(self, now_s: float, status: Iterable[ConnectionStatus]) -> _Counts:
         """Note the counters of now; returns those of a minute ago, or of the start."""

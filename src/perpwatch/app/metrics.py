@@ -418,6 +418,8 @@ class _BotCollector(Collector):
             latency.add_metric((one.name,), counters.latency.buckets(), counters.latency.sum)
         yield _counter("channel_notices", "Notices, by what became of them.", ("channel", "state"), notices)
         yield _counter("channel_failures", "Attempts that failed.", ("channel",), failures)
+        lost = deliveries.lost if deliveries is not None else 0
+        yield _counter("notices_lost", "Notices lost by an error of perpwatch.", (), {(): lost})
         yield latency
 
 

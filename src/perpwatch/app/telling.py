@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from perpwatch.alert.episodes import Developed, Episodes
@@ -59,25 +59,33 @@ class Teller:
 
     def alert(self, alert: Alert | MarketAlert) -> list[Delivery]:
         """Take an alert; returns what must be stored together with it."""
-        return self.deliveries.offer(self._notice(alert))
+        rows: list[Delivery] = []
+        with self._losing(alert.key):
+            rows = self.deliveries.offer(self._notice(alert))
+        return rows
 
     def follow(self, step: Step) -> None:
         """Take what came of earlier alerts; after those of the step were taken."""
-        episodes = self.episodes
-        for signal in step.signals:
-            episodes.hear(signal)
-        for candle in step.outcome.closed:
-            for developed in episodes.observe(candle):
-                self._develop(developed)
-        for outcome in step.outcomes:
-            if (ended := episodes.ended(outcome)) is not None:
-                self._develop(ended)
-        for developed in episodes.advance(self._bot.engine.now_ms):
-            self._develop(developed)
+        developed: list[Developed] = []
+        with self._losing("how episodes went on"):
+            now_ms = self._bot.engine.now_ms
+            developed = self.episodes.follow(step.signals, step.outcome.closed, step.outcomes, now_ms)
+        for one in developed:
+            with self._losing(one.key):
+                self._develop(one)
 
     def operational(self, alert: OperationalAlert) -> None:
         """Take what is wrong with the watch."""
-        self.deliveries.tell(operational_notice(alert))
+        with self._losing(alert.key):
+            self.deliveries.tell(operational_notice(alert))
+
+    @contextlib.contextmanager
+    def _losing(self, what: str) -> Iterator[None]:
+        """An error of ours within costs what is told here, and neither the feed nor the other notices."""
+        try:
+            yield
+        except Exception as error:
+            self.deliveries.lose(what, error)
 
     def _notice(self, alert: Alert | MarketAlert) -> Notice:
         pinned = self._bot.pinned
