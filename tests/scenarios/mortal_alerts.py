@@ -14,9 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import alembic.runtime.environment  # noqa: F401 - so that the forks need not import it
 import msgspec
-import sqlalchemy.dialects.sqlite.pysqlite  # noqa: F401
+import sqlalchemy.dialects.sqlite.pysqlite  # noqa: F401 - so that the forks need not import it
 
 import cards
 from perpwatch.alert.policy import Alert, MarketAlert

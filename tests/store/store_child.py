@@ -10,8 +10,7 @@ import asyncio
 import os
 import sys
 
-import alembic.runtime.environment  # noqa: F401 - so that the forks need not import it
-import psycopg  # noqa: F401
+import psycopg  # noqa: F401 - so that the forks need not import it
 import sqlalchemy.dialects.postgresql.psycopg
 import sqlalchemy.dialects.sqlite.pysqlite  # noqa: F401
 from store_rows import at, candle

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from store_rows import at, candle
 
@@ -28,12 +30,32 @@ from perpwatch.store.database import MIGRATIONS
 from perpwatch.store.schema import HEAD, metadata
 
 
-def test_the_migrations_lead_to_the_schema_that_is_used(database: Database) -> None:
+def test_the_migrations_lead_to_the_schema_that_is_used(url: str) -> None:
+    database = _at_revision(url, "0001")
+    database.migrate()
     with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [HEAD]
     assert database.revision() == HEAD
+    database.close()
+
+
+def test_a_new_database_is_made_as_the_migrations_would_make_it(tmp_path: Path) -> None:
+    old, new = f"sqlite:///{tmp_path}/old.db", f"sqlite:///{tmp_path}/new.db"
+    upgraded = _at_revision(old, "0001")
+    upgraded.migrate()
+    upgraded.close()
+    Database.open(new).close()
+    assert _statements(tmp_path / "new.db") == _statements(tmp_path / "old.db")
+
+
+def test_making_a_new_database_needs_no_migrations(tmp_path: Path) -> None:
+    program = f"from perpwatch.store import Database; Database.open({str(tmp_path / 'new.db')!r}).close(); " + (
+        "import sys; print('alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"
 
 
 async def test_an_older_database_is_upgraded_and_keeps_its_rows(url: str) -> None:
@@ -124,14 +146,33 @@ def test_processes_that_open_a_new_database_at_once_upgrade_it_once(url: str) ->
     database.close()
 
 
+def _at_revision(url: str, revision: str) -> Database:
+    """An empty database as ``revision`` left it; only to migrate."""
+    database = Database.open(url)
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    with database.writing() as connection:
+        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+        context = EnvironmentContext(Config(), scripts, fn=lambda found, _: scripts._upgrade_revs(revision, found))
+        with context:
+            context.configure(connection=connection, transactional_ddl=True)
+            with context.begin_transaction():
+                context.run_migrations()
+    assert database.revision() == revision
+    return database
+
+
+def _statements(path: Path) -> dict[str, str]:
+    """What made each table and index, without spaces: they are laid out in two ways."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {name: "".join(sql.split()) for name, sql in rows}
+
+
 async def _make_old(url: str) -> None:
     """A database as revision 0001 left it, with a candle."""
-    database = Database.open(url)
+    database = _at_revision(url, "0001")
     async with Writer(database) as writer:
         writer.put_now(candle())
-    with database.writing() as connection:
-        for table in ("outcomes", "outbox", "labels"):
-            connection.exec_driver_sql(f"DROP TABLE {table}")
-        connection.exec_driver_sql("ALTER TABLE alerts ADD COLUMN delivered_time_ms BIGINT NOT NULL DEFAULT 0")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     database.close()

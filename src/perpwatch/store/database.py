@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from perpwatch.errors import ConfigurationError, StoreDamaged, StoreError, StoreUnavailable, StoreVersionError
-from perpwatch.store.schema import HEAD
+from perpwatch.store.schema import HEAD, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -150,26 +150,18 @@ class Database:
         self.migrate()
 
     def migrate(self) -> None:
-        """Upgrade the schema to :data:`~perpwatch.store.schema.HEAD`: all of it in one transaction, or nothing."""
-        # Imported here because it takes a tenth of a second that only an upgrade is worth.
-        from alembic.config import Config
-        from alembic.runtime.environment import EnvironmentContext
-        from alembic.script import ScriptDirectory
+        """Bring the schema to :data:`~perpwatch.store.schema.HEAD`: all of it in one transaction, or nothing.
 
-        scripts = ScriptDirectory(str(MIGRATIONS))
-
-        def steps(revision: Any, _: Any) -> Any:
-            return scripts._upgrade_revs(HEAD, revision)
-
+        An empty database gets the newest schema at once; an older one goes through the revisions in between.
+        """
         with self.writing() as connection:
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-            if self._revision(connection) == HEAD:
-                return  # another process was quicker
-            with EnvironmentContext(Config(), scripts, fn=steps, destination_rev=HEAD) as environment:
-                environment.configure(connection=connection, transactional_ddl=True)
-                with environment.begin_transaction():
-                    environment.run_migrations()
+            found = self._revision(connection)
+            if found is None:
+                _create(connection)
+            elif found != HEAD:  # else another process was quicker
+                _upgrade(connection)
 
     def _revision(self, connection: Connection) -> str | None:
         tables = sqlalchemy.inspect(connection).get_table_names()
@@ -181,6 +173,33 @@ class Database:
             return None
         row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchone()
         return str(row[0]) if row else None
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection)
+    # As Alembic makes it, so that later revisions find where to begin.
+    connection.exec_driver_sql(
+        "CREATE TABLE alembic_version "
+        "(version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.exec_driver_sql(f"INSERT INTO alembic_version (version_num) VALUES ('{HEAD}')")
+
+
+def _upgrade(connection: Connection) -> None:
+    # Imported here because it takes a tenth of a second and 11 MB for good, which only an upgrade is worth.
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(MIGRATIONS))
+
+    def steps(revision: Any, _: Any) -> Any:
+        return scripts._upgrade_revs(HEAD, revision)
+
+    with EnvironmentContext(Config(), scripts, fn=steps, destination_rev=HEAD) as environment:
+        environment.configure(connection=connection, transactional_ddl=True)
+        with environment.begin_transaction():
+            environment.run_migrations()
 
 
 def _parsed(url: str) -> URL:
