@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -56,3 +57,29 @@ def test_a_pinned_contract_has_a_place_whatever_it_trades(quiet: LivePlan) -> No
     assert pin not in quiet.hot
     plan = watch(1.0, Config().with_overrides({"websocket": ROOM, "universe": {"pins": [pin]}}))
     assert pin in plan.hot
+
+
+def test_what_is_pinned_while_the_watch_runs_is_given_a_stream_at_once() -> None:
+    room = {"max_connections": 1, "planned_subscriptions_per_connection": 18, "subscription_types": ["kline_Min1"]}
+    config = Config().with_overrides({"websocket": room})
+
+    async def run() -> tuple[list[str], list[str], list[str]]:
+        clock = Clock.starting_at(DEFAULT_START_MS)
+        async with SimulatedNetwork(build(3, 30), clock, seed=3) as network:
+            bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(3).random)
+            watching = asyncio.create_task(bot.run(60.0))
+            await asyncio.sleep(20.0)
+            before = bot.feed.polled
+            bot.pin(before[-1])
+            pinned = bot.feed.polled
+            bot.unpin(before[-1])
+            after = bot.feed.polled
+            bot.stop()
+            await watching
+        return before, pinned, after
+
+    before, pinned, after = run_virtual(run())
+    assert len(before) == len(pinned) == 13
+    assert before[-1] not in pinned
+    assert pinned[1:] == before[:-1]
+    assert after == before

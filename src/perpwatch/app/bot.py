@@ -99,7 +99,6 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
         mode=config.mode,
         ticker_interval_s=config.rest.ticker_interval,
         funding_interval_s=config.rest.funding_interval,
-        pins=config.universe.pins,
         explores_capacity=websocket.explore_capacity,
         retries=Retries(first_s=websocket.reconnect_delay, max_attempts=websocket.max_reconnect_attempts),
     )
@@ -479,7 +478,7 @@ class Bot:
         new = [contract.symbol for contract in contracts if contract.symbol not in self.engine.book.series]
         self._rank = {contract.symbol: rank for rank, contract in enumerate(contracts)}
         self._command(Watch(self.feed.now_ms(), contracts))
-        self.feed.watch(contracts, turnover)
+        self.feed.watch(contracts, turnover, tuple(self.pinned))
         start_ms, end_ms = self.engine.history_window_ms(self.config.rest.history_minutes)
         for symbol in new:
             self.feed.read(symbol, start_ms, end_ms, Priority.HISTORY)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
@@ -70,7 +70,6 @@ class FeedSettings:
     retries: Retries = field(default_factory=Retries)
     ticker_interval_s: float = 60.0  # between readings of the whole-market ticker by REST; 0 for none beside the sweep
     funding_interval_s: float = 300.0  # between readings of all funding rates; 0 for none
-    pins: Sequence[str] = ()  # symbols that come first in everything that has an order
     explores_capacity: bool = False  # ask connections for more than planned, up to the limit, while symbols are polled
 
     @property
@@ -83,7 +82,7 @@ class _Read:
     """Minutes to read back; compared by what is most urgent."""
 
     priority: Priority
-    rank: int  # 0 is the most traded symbol
+    rank: int  # 0 is the most important symbol
     start_ms: int = field(compare=False)
     end_ms: int = field(compare=False)
     contract: Contract = field(compare=False)
@@ -130,7 +129,6 @@ class LiveFeed:
         self.pool.on_limit = self._serve
         self.ladder = Ladder()
         self.sweep = Sweep()
-        self.sweep.pin(settings.pins)
         self.taken_over: dict[str, int] = {}  # symbols whose stream is down, and up to when it told everything
         self._measured: dict[Stream, float] = {}  # messages a second, of streams that were counted
         self.service = Service({}, {}, (), ())
@@ -214,8 +212,15 @@ class LiveFeed:
                 logger.warning("%s; next try in %.1f s", error, delay_s)
                 await asyncio.sleep(delay_s)
 
-    def watch(self, contracts: Sequence[Contract], turnover_24h: Mapping[str, float]) -> None:
-        """Watch exactly these contracts from now on; what stays is not interrupted."""
+    def watch(
+        self, contracts: Sequence[Contract], turnover_24h: Mapping[str, float], pins: Collection[str] = ()
+    ) -> None:
+        """Watch exactly these contracts from now on; what stays is not interrupted.
+
+        Args:
+            contracts: the most important first; in this order they are given places and read back.
+            pins: symbols that are read as often as the most active, where REST serves them.
+        """
         before, self._contracts = self._contracts, {contract.symbol: contract for contract in contracts}
         for symbol in before.keys() - self._contracts.keys():
             self.ladder.forget(symbol)
@@ -224,14 +229,13 @@ class LiveFeed:
             self._tails.pop(symbol, None)
         self.given_up = {symbol: reason for symbol, reason in self.given_up.items() if symbol in self._contracts}
         self._turnover_24h = {symbol: turnover_24h.get(symbol, 0.0) for symbol in self._contracts}
-        pins = self._settings.pins
-        ranked = sorted(self._turnover_24h, key=lambda one: (one not in pins, -self._turnover_24h[one], one))
-        self._rank = {symbol: rank for rank, symbol in enumerate(ranked)}
+        self._rank = {symbol: rank for rank, symbol in enumerate(self._contracts)}
+        self.sweep.pin(pins)
         self._serve()
 
     def _serve(self) -> None:
         capacity = self.pool.capacity if self._settings.use_websocket else 0
-        self.service = serve(self._turnover_24h, self._settings.wishes, capacity, self._settings.pins, self._hot)
+        self.service = serve(self._turnover_24h, self._settings.wishes, capacity, self._hot)
         self.pool.is_short = bool(self.service.polled or self.service.untold_trades)
         self.pool.want({stream: self._measured.get(stream, rate) for stream, rate in self.service.rates.items()})
         self._choose_sweep()

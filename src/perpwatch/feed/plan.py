@@ -14,7 +14,7 @@ out gives none.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -108,16 +108,15 @@ def serve(
     turnover_24h: Mapping[str, float],
     wishes: Sequence[Wish],
     capacity: int,
-    pins: Collection[str] = (),
     hot: Sequence[str] = (),
 ) -> Service:
     """Choose streams that serve ``wishes`` for all symbols of ``turnover_24h`` within ``capacity`` subscriptions.
 
     Args:
-        pins: symbols that come before those that are traded more.
+        turnover_24h: the most important symbol first; the last are left without a place when they do not all fit.
         hot: symbols whose trades are wanted most, hottest first; the others follow.
     """
-    symbols = sorted(turnover_24h, key=lambda symbol: (symbol not in pins, -turnover_24h[symbol], symbol))
+    symbols = list(turnover_24h)
     count = len(symbols)
     rates: dict[Stream, float] = {}
     ways: dict[str, dict[Way, int]] = {}
