@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from perpwatch.alert.card import Card
 from perpwatch.alert.spelling import TELEGRAM_CAPTION, plain
@@ -17,13 +16,12 @@ from perpwatch.alert.texts import Language
 from perpwatch.app.bot import adapter_for
 from perpwatch.app.card_maker import zone_of
 from perpwatch.app.card_samples import Samples
-from perpwatch.app.config import DEFAULT_FILE, load_config
+from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.lab_cli import CandlesOption, TradesOption
+from perpwatch.app.printing import ConfigOption, console
 from perpwatch.app.replay import Past
 from perpwatch.app.replay_cli import past_engine, past_feed, run_through
 from perpwatch.errors import ConfigurationError
-
-console = Console(stderr=True, highlight=False)
 
 LANGUAGES = tuple(Language)
 
@@ -35,7 +33,7 @@ def cards(
     out: Annotated[Path, typer.Option(help="Folder for the page, the pictures and the texts.")] = Path("cards"),
     count: Annotated[int, typer.Option(min=1, max=200, help="So many events.")] = 10,
     rules: Annotated[Path | None, typer.Option(help="Rules (TOML) instead of those of the settings.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the settings.")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Draw and word the alerts of past markets as they would have been sent, for looking at on a phone.
 
@@ -44,7 +42,7 @@ def cards(
     if not (candles or trades or stored):
         raise ConfigurationError("cards", None, "--candles or --trades, folders of past markets, or --stored")
     _make_folder(out)
-    settings, file = load_config(config), config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    settings, file = load_config(config), file_in_use(config)
     adapter, zone = adapter_for(settings), zone_of(settings.alerts.time_zone)
     with past_feed(candles or [], trades or [], stored, settings, file) as feed:
         past = Past(feed, past_engine(settings, rules, is_intrabar=bool(trades)))

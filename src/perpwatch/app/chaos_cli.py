@@ -6,7 +6,6 @@ import concurrent.futures
 import logging
 import multiprocessing
 import os
-import sys
 from collections import Counter
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from perpwatch.app.chaos import Verdict, draw_trial, run_trial
+from perpwatch.app.printing import console, print_json
 
 
 class Summary(msgspec.Struct):
@@ -46,7 +46,7 @@ def chaos(
         raise typer.BadParameter("choose text or json", param_hint="--format")
     summary = run_many(range(first_seed, first_seed + seeds), workers)
     if format == "json":
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+        print_json(summary)
     else:
         _print(summary, Console(highlight=False))
     if summary.failed_seeds:
@@ -67,7 +67,7 @@ def run_many(seeds: range, workers: int) -> Summary:
     )
     with (
         concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_quieten) as pool,
-        Progress(*columns, console=Console(stderr=True)) as progress,
+        Progress(*columns, console=console) as progress,
     ):
         task = progress.add_task("", total=len(seeds), bad="")
         for verdict in pool.map(judge_seed, seeds):

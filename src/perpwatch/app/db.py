@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from perpwatch.app.config import file_in_use, load_config
+from perpwatch.app.printing import console, print_json
 from perpwatch.app.store_config import StoreConfig
 from perpwatch.errors import StoreError
 from perpwatch.store import Database
@@ -45,7 +45,7 @@ def db_info(config: ConfigOption = None, url: UrlOption = None, format: FormatOp
     with _opened(config, url, migrate=False) as database:
         found = contents(database)
     if format is Format.JSON:
-        _print_json(found)
+        print_json(found)
     else:
         _print_contents(found)
 
@@ -66,7 +66,7 @@ def db_check(config: ConfigOption = None, url: UrlOption = None, format: FormatO
     with _opened(config, url, migrate=False) as database:
         findings = check(database)
     if format is Format.JSON:
-        _print_json(findings)
+        print_json(findings)
     else:
         _print_findings(findings)
     if not findings.is_clean:
@@ -83,7 +83,7 @@ def _opened(config_file: Path | None, url: str | None, *, migrate: bool) -> Iter
         finally:
             database.close()
     except StoreError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]store:[/] {escape(str(error))}")
+        console.print(f"[bold red]store:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -147,7 +147,3 @@ def _utc(time_ms: int) -> str:
 def _stdout() -> Console:
     """Standard output for people; wide where it is no terminal, so that a pipe does not fold lines."""
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-
-
-def _print_json(value: Contents | Findings) -> None:
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")

@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.export import What, export
 from perpwatch.app.ledger_cli import span_ms
+from perpwatch.app.printing import ConfigOption, console
 from perpwatch.store import Database, Reader
-
-console = Console(stderr=True, highlight=False)
 
 
 def export_command(
     what: Annotated[What, typer.Argument(help="What of it.")],
     to_parquet: Annotated[Path, typer.Option(help="Folder; a file for each UTC day is written below it.")],
     since: Annotated[str, typer.Option(help="How far back: 30m, 6h, 2d; whole days are written.")] = "1d",
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the settings.")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Write what is kept as Parquet files, one a day, for DuckDB, Polars and pandas.
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.lab import LabOptions, LabReport, rules_from_files, run_lab_with_progress_bar, to_json, to_text
 from perpwatch.app.lab_store import StoredPast
 from perpwatch.app.ledger_cli import span_ms
+from perpwatch.app.printing import console
 from perpwatch.detect.rules import PRESETS, Rule
 from perpwatch.errors import ConfigurationError
 
@@ -94,7 +94,7 @@ def lab(
             html.write_text(_page(report, options.rules), encoding="utf-8")
         except OSError as error:
             raise ConfigurationError("--html", str(html), f"a file that can be written ({error})") from error
-        Console(stderr=True).print(f"the report is in {html}", highlight=False, soft_wrap=True)
+        console.print(f"the report is in {html}", soft_wrap=True)
 
 
 def stored_past(config: Path | None, since: str) -> StoredPast | None:

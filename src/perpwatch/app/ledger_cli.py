@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perpwatch.app.config import file_in_use, load_config
+from perpwatch.app.printing import ConfigOption, print_json
 from perpwatch.app.store_config import GAPS_KEY
 from perpwatch.errors import ConfigurationError
 from perpwatch.market.ledger import Ledger
@@ -46,7 +45,7 @@ class LedgerReport(msgspec.Struct, frozen=True):
 def ledger(
     since: Annotated[str, typer.Option(help="How far back: 30m, 6h, 2d.")] = "6h",
     symbol: Annotated[str | None, typer.Option(help="One symbol only.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the settings.")] = None,
+    config: ConfigOption = None,
     format: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Say what is known of the minutes since the watch of each symbol began, as the store has it."""
@@ -60,7 +59,7 @@ def ledger(
     finally:
         database.close()
     if format == "json":
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        print_json(report)
     else:
         _print(report, Console(highlight=False))
 

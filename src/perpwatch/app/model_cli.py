@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from perpwatch.app.cli_commands import Spread
 from perpwatch.app.lab_cli import CandlesOption, LabelsOption, TradesOption
+from perpwatch.app.printing import console
 from perpwatch.app.training import Trained, TrainOptions, to_file, train
 from perpwatch.detect.score import Model, read_model, shipped_model_text
 from perpwatch.errors import ConfigurationError
 
 model_app = typer.Typer(help="Train the score, or look at it.", no_args_is_help=True)
-console = Console(stderr=True, highlight=False)
 
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Where to write the model; nowhere when left out.")]
 

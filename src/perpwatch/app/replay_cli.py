@@ -12,7 +12,6 @@ from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from perpwatch.app.config import Config, file_in_use, load_config
@@ -30,6 +29,7 @@ from perpwatch.app.history import HistoryFeed, read_history, stored_history
 from perpwatch.app.lab_cli import CandlesOption, TradesOption
 from perpwatch.app.lab_files import parse_time_ms
 from perpwatch.app.ledger_cli import span_ms
+from perpwatch.app.printing import console
 from perpwatch.app.recorder import EngineSettings, found_in
 from perpwatch.app.replay import Past, Replay, Replayed, engine_of, span_of
 from perpwatch.app.rules_file import RuleSources
@@ -39,8 +39,6 @@ from perpwatch.exchanges.mexc.codec import decode
 from perpwatch.feed.recording import RecordingFile, file_info, recording_files
 from perpwatch.model import Batch
 from perpwatch.store import Database, Reader
-
-console = Console(stderr=True, highlight=False)
 
 #: Differences that are shown; the counts are of all.
 SHOWN = 20

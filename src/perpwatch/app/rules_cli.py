@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import enum
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
-from rich.console import Console
 
 from perpwatch.app.cli_commands import Spread
 from perpwatch.app.lab import LabOptions, rules_from_files, run_lab_with_progress_bar, to_text
@@ -25,6 +22,7 @@ from perpwatch.app.lab_cli import (
 )
 from perpwatch.app.lab_files import DAY_MS
 from perpwatch.app.lab_store import StoredPast
+from perpwatch.app.printing import console, print_json
 from perpwatch.detect.rules import PRESETS, Rule, describe
 from perpwatch.errors import StoreError
 from perpwatch.store import HOUR_MS
@@ -54,19 +52,18 @@ def check(
     That is found out in the past that a watch has kept, and in recorded files.
     """
     rules = rules_from_files(files, with_default=False)
-    console = Console(stderr=True, highlight=False)
-    past = _stored_past(config, since, console) if stored else None
+    past = _stored_past(config, since) if stored else None
     report = None
     if candles or trades or past is not None:
         options = LabOptions(candles=candles or (), trades=trades or (), stored=past, rules=rules, processes=processes)
         report = run_lab_with_progress_bar(options)
-        _tell_limits(rules, past, is_recorded=bool(candles or trades), console=console)
+        _tell_limits(rules, past, is_recorded=bool(candles or trades))
     if format is CheckFormat.JSON:
         found = {
             "rules": [{"name": rule.name, "text": describe(rule)} for rule in rules],
             "sets": report.sets if report is not None else [],
         }
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        print_json(found)
         return
     for rule in rules:
         print(f"{rule.name}: {describe(rule)}")
@@ -76,7 +73,7 @@ def check(
         console.print("the rules are good; --candles FOLDER says how often each would have fired", soft_wrap=True)
 
 
-def _stored_past(config: Path | None, since: str, console: Console) -> StoredPast | None:
+def _stored_past(config: Path | None, since: str) -> StoredPast | None:
     """The stored past; None where there is none, which is no fault of the rules."""
     try:
         past = stored_past(config, since)
@@ -88,7 +85,7 @@ def _stored_past(config: Path | None, since: str, console: Console) -> StoredPas
     return past
 
 
-def _tell_limits(rules: Sequence[Rule], past: StoredPast | None, *, is_recorded: bool, console: Console) -> None:
+def _tell_limits(rules: Sequence[Rule], past: StoredPast | None, *, is_recorded: bool) -> None:
     """What the figures do not show."""
     if is_recorded and any(rule.classes for rule in rules):
         console.print("classes are not in recorded files: rules were run on all symbols that their patterns match")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import enum
-import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from perpwatch.alert.outcomes import DAY_MS, HORIZONS, Score
 from perpwatch.app.config import file_in_use, load_config
+from perpwatch.app.printing import ConfigOption, console, print_json
 from perpwatch.app.scorecard import DAYS, scorecard_of, scorecard_text
 from perpwatch.model import MINUTE_MS
 from perpwatch.store import Database, Reader
@@ -47,7 +45,7 @@ def stored_scorecard(reader: Reader, now_ms: int, days: tuple[int, ...] = DAYS) 
 
 def scorecard(
     days: Annotated[list[int] | None, typer.Option(min=1, max=3_650, help="Over so many days; 7 and 30.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the settings.")] = None,
+    config: ConfigOption = None,
     format: Annotated[ScorecardFormat, typer.Option("--format", help="What to print.")] = ScorecardFormat.TEXT,
 ) -> None:
     """Say what came of the alerts that a watch gave: per rule, how often the price went on, and against chance.
@@ -63,9 +61,8 @@ def scorecard(
     finally:
         database.close()
     if format is ScorecardFormat.JSON:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        print_json(found)
         return
-    console = Console(stderr=True, highlight=False)
     if found.rows:
         print(scorecard_text(found.rows))
     else:
