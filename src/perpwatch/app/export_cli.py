@@ -12,7 +12,7 @@ from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.export import What, export
 from perpwatch.app.ledger_cli import span_ms
 from perpwatch.app.printing import ConfigOption, console
-from perpwatch.store import Database, Reader
+from perpwatch.store import open_reader
 
 
 def export_command(
@@ -25,16 +25,11 @@ def export_command(
 
     May run while the watch does, as often as one likes: days that are there are replaced.
     """
-    settings = load_config(config)
-    file = file_in_use(config)
-    database = Database.open(settings.store.address(file), migrate=False)
     now_ms = int(time.time() * 1_000)
     rows = 0
-    try:
-        for one in export(Reader(database), what, now_ms - span_ms(since), now_ms, to_parquet):
+    with open_reader(load_config(config).store.address(file_in_use(config))) as reader:
+        for one in export(reader, what, now_ms - span_ms(since), now_ms, to_parquet):
             rows += one.rows
             print(f"{one.path}  {one.rows} rows")
-    finally:
-        database.close()
     if not rows:
         console.print(f"nothing is kept of the last {since}")

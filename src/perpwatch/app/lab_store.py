@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from perpwatch.errors import ConfigurationError, StoreError
 from perpwatch.model import ANALYSED_TIMEFRAMES, Candle, Contract
-from perpwatch.store import HOUR_MS, Database, Reader
+from perpwatch.store import HOUR_MS, Reader, open_reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,8 @@ class StoredPast:
             StoreError: there is no store, or it cannot be read.
             ConfigurationError: an address that cannot be one.
         """
-        database = Database.open(address, migrate=False)
-        try:
-            hours = [hour for hour in Reader(database).ledger(start_ms, end_ms) if any(hour.codes)]
-        finally:
-            database.close()
+        with open_reader(address) as reader:
+            hours = [hour for hour in reader.ledger(start_ms, end_ms) if any(hour.codes)]
         if not hours:
             return None
         symbols = tuple(sorted({hour.symbol for hour in hours}))
@@ -53,11 +50,8 @@ class StoredPast:
             ConfigurationError: the store cannot be read any more.
         """
         try:
-            database = Database.open(self.address, migrate=False)
-            try:
-                yield Reader(database)
-            finally:
-                database.close()
+            with open_reader(self.address) as reader:
+                yield reader
         except StoreError as error:
             raise ConfigurationError("store", self.name, f"a store that can be read ({error})") from error
 

@@ -17,7 +17,7 @@ from perpwatch.app.store_config import GAPS_KEY
 from perpwatch.errors import ConfigurationError
 from perpwatch.market.ledger import Ledger
 from perpwatch.model import MINUTE_MS, Trust
-from perpwatch.store import EMPTY_CODE, HOUR_MS, TRUST_CODES, Database, Reader
+from perpwatch.store import EMPTY_CODE, HOUR_MS, TRUST_CODES, Reader, open_reader
 
 #: Symbols with unknown minutes that are named.
 WORST = 20
@@ -51,13 +51,8 @@ def ledger(
     """Say what is known of the minutes since the watch of each symbol began, as the store has it."""
     if format not in ("table", "json"):
         raise typer.BadParameter("choose table or json", param_hint="--format")
-    settings = load_config(config)
-    file = file_in_use(config)
-    database = Database.open(settings.store.address(file), migrate=False)
-    try:
-        report = ledger_report(Reader(database), int(time.time() * 1_000), span_ms(since), symbol)
-    finally:
-        database.close()
+    with open_reader(load_config(config).store.address(file_in_use(config))) as reader:
+        report = ledger_report(reader, int(time.time() * 1_000), span_ms(since), symbol)
     if format == "json":
         print_json(report)
     else:

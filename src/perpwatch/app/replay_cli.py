@@ -38,7 +38,7 @@ from perpwatch.errors import ConfigurationError
 from perpwatch.exchanges.mexc.codec import decode
 from perpwatch.feed.recording import RecordingFile, file_info, recording_files
 from perpwatch.model import Batch
-from perpwatch.store import Database, Reader
+from perpwatch.store import open_reader
 
 #: Differences that are shown; the counts are of all.
 SHOWN = 20
@@ -135,11 +135,8 @@ def past_feed(
     if candles or trades:
         raise ConfigurationError("--stored", stored, "the store alone, or --candles and --trades")
     now_ms = int(time.time() * 1_000)
-    database = Database.open(settings.store.address(file), migrate=False)
-    try:
-        yield stored_history(Reader(database), now_ms - span_ms(stored), now_ms)
-    finally:
-        database.close()
+    with open_reader(settings.store.address(file)) as reader:
+        yield stored_history(reader, now_ms - span_ms(stored), now_ms)
 
 
 def past_engine(config: Config, rules: Path | None, *, is_intrabar: bool) -> Engine:

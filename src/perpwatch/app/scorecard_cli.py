@@ -14,7 +14,7 @@ from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.printing import ConfigOption, console, print_json
 from perpwatch.app.scorecard import DAYS, scorecard_of, scorecard_text
 from perpwatch.model import MINUTE_MS
-from perpwatch.store import Database, Reader
+from perpwatch.store import Reader, open_reader
 
 
 class ScorecardFormat(enum.StrEnum):
@@ -53,13 +53,8 @@ def scorecard(
     An alert is judged when its last horizon, four hours, is over. Lift is how many times as often the price went on
     within an hour as after random moments of the same symbol and volatility; 1 is no better than chance.
     """
-    settings = load_config(config)
-    file = file_in_use(config)
-    database = Database.open(settings.store.address(file), migrate=False)
-    try:
-        found = stored_scorecard(Reader(database), int(time.time() * 1_000), tuple(dict.fromkeys(days or DAYS)))
-    finally:
-        database.close()
+    with open_reader(load_config(config).store.address(file_in_use(config))) as reader:
+        found = stored_scorecard(reader, int(time.time() * 1_000), tuple(dict.fromkeys(days or DAYS)))
     if format is ScorecardFormat.JSON:
         print_json(found)
         return

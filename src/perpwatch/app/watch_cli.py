@@ -28,7 +28,7 @@ from perpwatch.app.telling import telling
 from perpwatch.app.view import Outlet, SignalFormat
 from perpwatch.feed.connection import SystemClock, dial_with
 from perpwatch.feed.rest import http_over_network
-from perpwatch.store import Database, Reader
+from perpwatch.store import open_reader
 
 DurationOption = Annotated[
     float | None,
@@ -105,11 +105,8 @@ def _fast_loop() -> asyncio.AbstractEventLoop:
 
 
 def _print_kept_signals(config: Config, config_file: Path | None, since_ms: int) -> None:
-    database = Database.open(config.store.address(config_file), migrate=False)
-    try:
-        kept_signals = Reader(database).signals(int(time.time() * 1_000) - since_ms, limit=1_000_000)
-    finally:
-        database.close()
+    with open_reader(config.store.address(config_file)) as reader:
+        kept_signals = reader.signals(int(time.time() * 1_000) - since_ms, limit=1_000_000)
     print_rows(kept_signals, Format.JSONL)
 
 

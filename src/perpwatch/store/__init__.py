@@ -2,7 +2,7 @@
 
 from perpwatch.store.database import Database
 from perpwatch.store.maintenance import Retention
-from perpwatch.store.reader import Reader
+from perpwatch.store.reader import Reader, open_reader
 from perpwatch.store.records import (
     EMPTY_CODE,
     HOUR_MS,
@@ -37,4 +37,5 @@ __all__ = [
     "State",
     "Trouble",
     "Writer",
+    "open_reader",
 ]

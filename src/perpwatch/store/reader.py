@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -300,6 +301,21 @@ def _signal(row: Any) -> Signal:
         is_learning=bool(row["is_learning"]),
         rule=row["rule"],
     )
+
+
+@contextmanager
+def open_reader(address: str) -> Iterator[Reader]:
+    """A store that is there, to be read and not to be changed: an older one is not brought up to date.
+
+    Raises:
+        StoreError: there is no store, or it cannot be read.
+        ConfigurationError: an address that cannot be one.
+    """
+    database = Database.open(address, migrate=False)
+    try:
+        yield Reader(database)
+    finally:
+        database.close()
 
 
 def _delivery(row: Any) -> Delivery:
