@@ -85,15 +85,17 @@ def measure_freshness(watch: Watch) -> Slices[Freshness]:
     )
 
 
+def polled_by_reason(feed: LiveFeed) -> dict[str, int]:
+    """How many symbols REST reads because there is no room for a stream, because it is down, or refused."""
+    without_room, down = len(feed.service.polled), len(feed.taken_over)
+    return {"no_room": without_room, "taken_over": down, "refused": len(feed.polled) - down - without_room}
+
+
 def served_by_rest(watch: Watch) -> dict[str, int]:
-    """How many symbols REST reads, by reason; reasons that do not occur are left out."""
-    feed = watch.feed
-    polled = feed.polled
-    down = sum(symbol in feed.taken_over for symbol in polled)
-    without_room = len(feed.service.polled)
-    why = "no room on the sockets" if feed.uses_websocket else "no sockets are used"
-    counts = {why: without_room, "stream is down": down, "stream is refused": len(polled) - down - without_room}
-    return {reason: count for reason, count in counts.items() if count}
+    """How many symbols REST reads, by reason in words; reasons that do not occur are left out."""
+    no_room = "no room on the sockets" if watch.feed.uses_websocket else "no sockets are used"
+    words = {"no_room": no_room, "taken_over": "stream is down", "refused": "stream is refused"}
+    return {words[reason]: count for reason, count in polled_by_reason(watch.feed).items() if count}
 
 
 def ages_text(ages: Ages) -> str:

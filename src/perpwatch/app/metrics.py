@@ -23,7 +23,7 @@ from perpwatch.alert.operational import OperationalAlert, Phase, Trouble
 from perpwatch.app.bot import Bot
 from perpwatch.app.delivery import Deliveries
 from perpwatch.app.engine import Step
-from perpwatch.app.freshness import freshness_of
+from perpwatch.app.freshness import freshness_of, polled_by_reason
 from perpwatch.app.histogram import Histogram
 from perpwatch.app.messages import Dispatcher
 from perpwatch.errors import ConnectionFailed, ConnectionLost, ExchangeError, StaleConnection
@@ -328,13 +328,8 @@ class _BotCollector(Collector):
             for statistic, age_s in (("median", ages.median_s), ("p95", ages.p95_s), ("worst", ages.worst_s)):
                 values[group, statistic] = age_s
         yield _gauge("contract_data_age_seconds", "Age of what is known of a contract.", ("group", "statistic"), values)
-        feed = bot.feed
-        by_rest = {
-            "taken_over": len(feed.taken_over),
-            "no_room": len(feed.service.polled),
-            "refused": len(feed.polled) - len(feed.taken_over) - len(feed.service.polled),
-        }
-        yield _gauge("contracts_by_rest", "Contracts that REST reads.", ("reason",), _by_name(by_rest))
+        by_rest = _by_name(polled_by_reason(bot.feed))
+        yield _gauge("contracts_by_rest", "Contracts that REST reads.", ("reason",), by_rest)
 
     def _rest(self) -> Iterator[Metric]:
         feed = self._metrics.bot.feed
