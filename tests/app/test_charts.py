@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from perpwatch.app.api_records import Candles, MinuteTrades, TradesFlow
-from perpwatch.app.dashboard.charts import FLOW_MINUTES, UNDECIDED, candles_of, flow_of, quantile_text, slots_of
+from perpwatch.app.api_records import Candles, LedgerPage, LedgerRow, MinuteTrades, TradesFlow
+from perpwatch.app.dashboard.charts import (
+    FLOW_MINUTES,
+    TRUST_COLOURS,
+    UNDECIDED,
+    candles_of,
+    flow_of,
+    heat_of,
+    quantile_text,
+    slots_of,
+)
 from perpwatch.app.usual import UsualTurnover
 from perpwatch.market.candles import flat_candle
 from perpwatch.model import MINUTE_MS, Finality, Timeframe, Trust
@@ -49,6 +58,15 @@ def test_trades_are_split_by_taker_and_unknown_minutes_stay_empty() -> None:
     known = [MinuteTrades(START_MS, 10, 0, 0.7), MinuteTrades(START_MS + 2 * MINUTE_MS, 4, 0, 0.0)]
     buys, sells = (series["data"] for series in flow_of(TradesFlow("AAA_USDT", True, known))["series"])
     assert (len(buys), buys[-3:], sells[-3:]) == (FLOW_MINUTES, [7, None, 0], [3, None, 4])
+
+
+def test_a_cell_of_the_heat_map_has_the_colour_that_the_legend_of_the_ledger_means() -> None:
+    legend = {"3": Trust.UNKNOWN, "0": Trust.QUIET}
+    heat = heat_of(LedgerPage(START_MS, 2, legend, [LedgerRow("AAA_USDT", "30"), LedgerRow("BBB_USDT", "00")]))
+    assert heat["yAxis"]["data"] == ["BBB_USDT", "AAA_USDT"]  # drawn from below
+    assert heat["series"][0]["data"] == [[0, 0, 0], [1, 0, 0], [0, 1, 3], [1, 1, 0]]
+    colours = {piece["value"]: piece["color"] for piece in heat["visualMap"]["pieces"]}
+    assert colours == {3: TRUST_COLOURS[Trust.UNKNOWN], 0: TRUST_COLOURS[Trust.QUIET]}
 
 
 def test_quantiles_are_told_by_the_bucket_that_holds_them() -> None:

@@ -306,10 +306,9 @@ def _seconds(bound: str) -> str:
 
 def heat_of(ledger: LedgerPage) -> dict[str, Any]:
     """A row per contract, a column per minute, a colour per state."""
-    order = [Trust.UNKNOWN, Trust.STREAMED, Trust.VERIFIED, Trust.REPAIRED, Trust.QUIET]
     rows = list(reversed(ledger.rows))
     cells = [[minute, place, int(code)] for place, row in enumerate(rows) for minute, code in enumerate(row.codes)]
-    minutes = [_time(ledger.start_ms + number * 60_000, "%H:%M") for number in range(ledger.minutes)]
+    minutes = [_time(ledger.start_ms + number * MINUTE_MS, "%H:%M") for number in range(ledger.minutes)]
     return {
         "animation": False,
         "tooltip": {"confine": True},
@@ -325,7 +324,8 @@ def heat_of(ledger: LedgerPage) -> dict[str, Any]:
             "type": "piecewise",
             "show": False,
             "pieces": [
-                {"value": code, "label": str(trust), "color": TRUST_COLOURS[trust]} for code, trust in enumerate(order)
+                {"value": int(code), "label": str(trust), "color": TRUST_COLOURS[trust]}
+                for code, trust in ledger.legend.items()
             ],
         },
         "series": [{"type": "heatmap", "data": cells, "progressive": 0}],
