@@ -28,6 +28,7 @@ from perpwatch.app.lab_files import (
     read_tape,
 )
 from perpwatch.errors import ConfigurationError
+from perpwatch.market.candles import SETTLE_MS
 from perpwatch.model import (
     MINUTE_MS,
     Batch,
@@ -50,8 +51,6 @@ from perpwatch.model import (
 from perpwatch.store import HOUR_MS, Reader
 
 SOURCE = "history"
-#: So long after its end a minute is closed; see rule 2 in ARCHITECTURE.
-SETTLE_MS = 2_000
 
 _SCHEMA = {
     "symbol": polars.String,
