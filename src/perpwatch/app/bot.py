@@ -104,14 +104,13 @@ def feed_settings(config: Config, adapter: Adapter) -> FeedSettings:
     )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far the start has come."""
 
-    contracts: int = 0  # that the exchange lists
-    watched: int = 0
-    warm: int = 0  # whose history is loaded
-    started_s: float | None = None  # monotonic
+    contracts: int  # that the exchange lists
+    watched: int
+    warm: int  # whose history is loaded
 
 
 class Bot:
@@ -146,7 +145,6 @@ class Bot:
         )
         self.feed = LiveFeed(adapter, feed_settings(config, adapter), dial, get, clock, jitter)
         self.members: list[Member] = []
-        self.progress = Progress()
         self.signals: list[Signal] = []  # the newest, bounded
         self.alerts: list[Alert | MarketAlert] = []  # the newest, bounded
         self.audit = Audit()
@@ -193,7 +191,6 @@ class Bot:
 
     async def _watch(self) -> None:
         async with self.feed:
-            self.progress.started_s = self.clock.monotonic()
             contracts, tickers = await self.feed.load_market()
             chosen = self._choose(contracts, tickers)
             unlisted = self.watch(chosen if self._symbols is None else self._symbols)
@@ -212,7 +209,6 @@ class Bot:
             self._take(batch)
             for _ in self.engine.warming():
                 await asyncio.sleep(0)  # sockets are read meanwhile
-            self.progress.warm = len(self.engine.warm)
             if self.pace is not None:
                 await self.pace()
 
@@ -228,7 +224,6 @@ class Bot:
                 self._changed[event.contract.symbol] = event.contract
         for signal in step.signals:
             self._hot.signalled(signal.symbol, signal.event_time_ms)
-        self.progress.warm = len(self.engine.warm)
         self.tell(batch, step)
 
     def tell(self, batch: Batch, step: Step) -> None:
@@ -258,7 +253,6 @@ class Bot:
         )
         openings = [contract.opening_time_ms for contract in contracts if contract.opening_time_ms > now_ms]
         self._next_opening_ms = min(openings, default=None)
-        self.progress.contracts = len(self.members)
         return [member.contract.symbol for member in self.members if member.is_watched]
 
     async def _follow_listings(self) -> None:
@@ -447,6 +441,10 @@ class Bot:
         reasons = {symbol: self.engine.gap_reasons.get(symbol, "not proven quiet") for symbol in sorted(missing)}
         return reasons | {symbol: f"cannot be read: {reason}" for symbol, reason in self.feed.given_up.items()}
 
+    @property
+    def progress(self) -> Progress:
+        return Progress(contracts=len(self.members), watched=len(self._rank), warm=len(self.engine.warm))
+
     def status_line(self) -> str:
         """The state of the watch in one line."""
         progress, status = self.progress, self.feed.pool.status()
@@ -482,7 +480,6 @@ class Bot:
         start_ms, end_ms = self.engine.history_window_ms(self.config.rest.history_minutes)
         for symbol in new:
             self.feed.read(symbol, start_ms, end_ms, Priority.HISTORY)
-        self.progress.watched = len(contracts)
         return [symbol for symbol in symbols if symbol not in self._contracts]
 
     def pin(self, symbol: str) -> None:
