@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 from perpwatch.alert.policy import Alert
 from perpwatch.app.analysis import TEST
@@ -38,25 +38,25 @@ class Actions:
         """Let a rule find and learn, and tell nothing."""
         with self._noted(who, "pause", rule):
             self._rule(rule)
-            self._silence({*self._bot.analysis.paused, rule}, self._bot.analysis.muted)
+            self._bot.silence({*self._bot.analysis.paused, rule}, self._bot.analysis.muted)
 
     def resume(self, rule: str, who: str) -> None:
         """Let a paused rule tell again."""
         with self._noted(who, "resume", rule):
             self._rule(rule)
-            self._silence(self._bot.analysis.paused - {rule}, self._bot.analysis.muted)
+            self._bot.silence(self._bot.analysis.paused - {rule}, self._bot.analysis.muted)
 
     def mute(self, symbol: str, who: str) -> None:
         """Tell nothing of a contract, until it is unmuted or the program ends."""
         with self._noted(who, "mute", symbol):
             self._symbol(symbol)
-            self._silence(self._bot.analysis.paused, {*self._bot.analysis.muted, symbol})
+            self._bot.silence(self._bot.analysis.paused, {*self._bot.analysis.muted, symbol})
 
     def unmute(self, symbol: str, who: str) -> None:
         """Tell of a muted contract again."""
         with self._noted(who, "unmute", symbol):
             self._symbol(symbol)
-            self._silence(self._bot.analysis.paused, self._bot.analysis.muted - {symbol})
+            self._bot.silence(self._bot.analysis.paused, self._bot.analysis.muted - {symbol})
 
     def pin(self, symbol: str, who: str) -> None:
         """Serve a contract before all others: on the sockets, and when minutes are read back."""
@@ -115,9 +115,6 @@ class Actions:
         alert = Alert(f"{TEST}:{now_ns}", signal, now_ms, now_ms, 0, 0.0, 0.0, rule=TEST)
         self._bot.tell(Batch(TEST, now_ns, 0, ()), Step(alerts=[alert]))
         return alert
-
-    def _silence(self, rules: Collection[str], symbols: Collection[str]) -> None:
-        self._bot.silence(rules, symbols)
 
     def _rule(self, name: str) -> None:
         names = [rule.name for rule in self._bot.analysis.rules.rules]

@@ -88,7 +88,6 @@ class MarketTable:
     def __init__(self, bot: Bot) -> None:
         self.rows: dict[str, MarketRow] = {}
         self.updated_ms = 0  # exchange time of the rows
-        self.version = 0  # counts the updates that changed something
         self._bot = bot
         self._past: dict[str, _Past] = {}
         self._next = 0  # whose usual figures are renewed next
@@ -127,7 +126,6 @@ class MarketTable:
         for symbol in gone:
             self._past.pop(symbol, None)
         self.rows, self.updated_ms = rows, engine.now_ms
-        self.version += bool(changed or gone)
         return changed, gone
 
     def _row(self, series: Series, now_ms: int) -> MarketRow:
