@@ -9,14 +9,16 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from watched_bots import run_watched
 
 from perpwatch.app import api_market, freshness
 from perpwatch.app.api import create_api
 from perpwatch.app.api_hub import Hub
+from perpwatch.app.api_market import MarketTable
 from perpwatch.app.api_security import Access
 from perpwatch.app.bot import Bot, adapter_for
 from perpwatch.app.config import Config
-from perpwatch.app.health import watch_over
+from perpwatch.app.health import Monitor, watch_over
 from perpwatch.app.health_config import HealthConfig
 from perpwatch.sim import DEFAULT_START_MS, Clock, SimulatedNetwork, build, run_virtual
 
@@ -83,6 +85,41 @@ def test_whoever_joins_while_the_table_is_made_has_the_same_as_all_others(monkey
     assert [reader.differences for reader in readers] == [0] * 2 * READERS
     assert all(reader.rows == readers[0].rows for reader in readers)
     assert readers[0].messages > 40
+
+
+def test_while_nobody_looks_a_picture_is_made_once_a_minute_and_whoever_looks_has_a_new_one() -> None:
+    made: dict[str, list[int]] = {"nobody": [], "a reader": [], "a question": []}
+
+    async def visit(monitor: Monitor) -> None:
+        bot = monitor.metrics.bot
+        hub = Hub(bot, monitor, "a test", None, tick_s=1.0, max_clients=1)
+        ticking = asyncio.create_task(hub.run())
+
+        async def wait(who: str, seconds: int) -> None:
+            for _ in range(seconds):
+                await asyncio.sleep(1.0)
+                made[who].append(hub.table.updated_ms)
+
+        await asyncio.sleep(120.5)
+        await wait("nobody", 120)
+        reader = hub.pulse.subscribe()
+        await wait("a reader", 30)
+        hub.pulse.unsubscribe(reader)
+        for _ in range(5):
+            await asyncio.sleep(7.0)
+            before, old = bot.engine.now_ms, hub.freshness()
+            await asyncio.gather(*(hub.look() for _ in range(3)))
+            made["a question"].append(hub.table.updated_ms - before)
+            assert hub.freshness() is not old
+            fresh = MarketTable(bot)
+            fresh.update()
+            assert [row.price for row in hub.table.rows.values()] == [row.price for row in fresh.rows.values()]
+        ticking.cancel()
+
+    run_watched(6.0, contracts=15, visitor=visit)
+    assert len(set(made["nobody"])) in (2, 3)
+    assert len(set(made["a reader"])) >= 29
+    assert made["a question"] == [0] * 5
 
 
 async def test_a_mistake_of_ours_is_a_problem_that_gives_nothing_away() -> None:

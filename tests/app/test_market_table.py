@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from watched_bots import SETTINGS, run_watched
 
+from perpwatch.app import api_market
 from perpwatch.app.api_market import MarketTable
 from perpwatch.app.health import Monitor
+from perpwatch.app.slices import at_once
 from perpwatch.model import MINUTE_MS
 
 
@@ -33,6 +36,21 @@ def test_no_figure_vanishes_while_a_minute_that_ended_is_not_decided() -> None:
     # Within a few seconds what is usual is not much of what it was, and the busiest contract never stands still.
     busiest = [rows["BTC_USDT"].activity for _, rows in seen]
     assert min(activity for activity in busiest if activity is not None) > 0.05
+
+
+def test_after_a_pause_no_row_waits_for_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_market, "RENEWED_PER_TICK", 3)
+    known = []
+
+    async def look(monitor: Monitor) -> None:
+        table = MarketTable(monitor.metrics.bot)
+        await asyncio.sleep(240)
+        for ticks in (1, 4):
+            at_once(table.updating(ticks))
+            known.append(sum(row.activity is not None for row in table.rows.values()))
+
+    run_watched(5.0, contracts=15, visitor=look)
+    assert known == [3, 15]
 
 
 def test_by_rest_a_minute_that_was_not_read_yet_is_not_taken_for_one_without_trades() -> None:

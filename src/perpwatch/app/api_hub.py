@@ -1,4 +1,7 @@
-"""The one place that looks at a running bot for API and pages: everything is made once and shared by all who look."""
+"""The one place that looks at a running bot for API and pages: everything is made once and shared by all who look.
+
+While nobody looks, nothing is made but what must be remembered: the table keeps a figure of each minute.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ from perpwatch.store import Reader
 logger = logging.getLogger(__name__)
 
 DAY_MS = 1_440 * MINUTE_MS
-#: The freshness of the data is measured at every so-manieth tick; it takes as long as all else together.
+#: The freshness of the data is measured at every so-manieth tick; it takes half as long as all else together.
 FRESHNESS_TICKS = 5
 #: A minute is decided so long after its end at the latest, see ``VERDICT_MS`` of the candles; before, it is not shown.
 DECIDED_MS = 35_000
@@ -100,6 +103,8 @@ SignalKey = tuple[str, str, str, Timeframe, int, bool, int]
 class Hub:
     """Watches a bot for its audience. :meth:`run` must run beside the bot, and :meth:`note` be told every step.
 
+    Whoever is going to ask something says so by :meth:`look`.
+
     Args:
         reader: the store, where there is one.
         tick_s: seconds of the loop between two pictures.
@@ -123,6 +128,11 @@ class Hub:
         self.ticks = 0
         self._reader = reader
         self._tick_s = tick_s
+        self._made = 0  # the tick of the newest picture ...
+        self._made_minute = -1  # ... and its minute
+        self._measured = 0  # the tick in which the freshness was measured
+        self._pictures = 0
+        self._making = asyncio.Lock()
         self._full = -1, Message(b"")
         self._frames: deque[tuple[float, dict[str, int]]] = deque(maxlen=RATE_TICKS + 1)
         self._freshness: Freshness | None = None
@@ -150,31 +160,49 @@ class Hub:
                 self._keep(outcome)
 
     async def run(self) -> None:
-        """Make a picture at every tick, until cancelled."""
+        """Make a picture at every tick at which somebody looks, until cancelled."""
         await self._recall()
         while True:
             await asyncio.sleep(self._tick_s)
             await self._tick()
 
     async def _tick(self) -> None:
-        """Bring the table up to date, and tell everybody what changed."""
         self._frames.append(
             (self.bot.clock.monotonic(), {one.source: one.data_frames for one in self.bot.feed.pool.status()})
         )
-        if self._freshness is None or self.ticks % FRESHNESS_TICKS == 0:
-            self._freshness = await one_by_one(measure_freshness(self.bot))
-        changed, gone = await one_by_one(self.table.updating())
-        # From here on in one breath: who comes later begins with the new table, and who is here gets what changed.
         self.ticks += 1
+        if len(self.market) or len(self.pulse) or self._minute != self._made_minute:
+            await self.look()
+
+    @property
+    def _minute(self) -> int:
+        return self.bot.engine.now_ms // MINUTE_MS
+
+    async def look(self) -> None:
+        """Make a new picture, unless the one of this tick is made already."""
+        async with self._making:
+            if not self._pictures or self._made < self.ticks:
+                await self._make()
+
+    async def _make(self) -> None:
+        """Bring the table up to date, and tell everybody what changed."""
+        tick, minute = self.ticks, self._minute
+        if self._freshness is None or tick - self._measured >= FRESHNESS_TICKS:
+            self._freshness = await one_by_one(measure_freshness(self.bot))
+            self._measured = tick
+        changed, gone = await one_by_one(self.table.updating(max(1, tick - self._made)))
+        # From here on in one breath: who comes later begins with the new table, and who is here gets what changed.
+        self._pictures += 1
+        self._made, self._made_minute = tick, minute
         if len(self.market):
             self.market.publish(self._message(changed, gone))
         if len(self.pulse):
             self.pulse.publish(self.pulse_now())
 
     def market_now(self) -> Message:
-        """The whole table as a message; made once for all who come between two ticks."""
-        if self._full[0] != self.ticks:
-            self._full = self.ticks, self._message(list(self.table.rows.values()), [], is_whole=True)
+        """The whole table as a message; made once for all who come between two pictures."""
+        if self._full[0] != self._pictures:
+            self._full = self._pictures, self._message(list(self.table.rows.values()), [], is_whole=True)
         return self._full[1]
 
     def pulse_now(self) -> Message:

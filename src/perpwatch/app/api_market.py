@@ -1,4 +1,4 @@
-"""The whole market as one table, a row per watched contract, brought up to date once per tick and shared by everybody.
+"""The whole market as one table, a row per watched contract, shared by everybody and brought up to date once per tick.
 
 What changes with every push (price, turnover of the running minute) is computed at each tick; what changes once a
 minute is kept, and the dear part of it is renewed for some symbols at a time, so that no tick takes long.
@@ -92,7 +92,7 @@ class MarketTable:
         self._past: dict[str, _Past] = {}
         self._next = 0  # whose usual figures are renewed next
         self._ages: dict[str, int] = {}  # seconds
-        self._updates = 0
+        self._age_ticks = AGE_TICKS  # since the ages were measured
 
     def update(self) -> tuple[list[MarketRow], list[str]]:
         """Bring the rows up to date.
@@ -102,16 +102,22 @@ class MarketTable:
         """
         return at_once(self.updating())
 
-    def updating(self) -> Slices[tuple[list[MarketRow], list[str]]]:
-        """As :meth:`update`, in slices; :attr:`rows` are the old ones until it is done."""
+    def updating(self, ticks: int = 1) -> Slices[tuple[list[MarketRow], list[str]]]:
+        """As :meth:`update`, in slices; :attr:`rows` are the old ones until it is done.
+
+        Args:
+            ticks: since the last time; what is renewed for some symbols at a tick is renewed for so many times more.
+        """
         engine = self._bot.engine
         book = engine.book
-        yield from self._renew([symbol for symbol in self._bot.watched if symbol in book.series])
-        if self._updates % AGE_TICKS == 0:
+        symbols = [symbol for symbol in self._bot.watched if symbol in book.series]
+        yield from self._renew(symbols, ticks * RENEWED_PER_TICK)
+        self._age_ticks += ticks
+        if self._age_ticks >= AGE_TICKS:
+            self._age_ticks = 0
             step_ms = 1_000 * AGE_STEP_S
             ages = yield from measure_ages(self._bot)
             self._ages = {symbol: AGE_STEP_S * (age // step_ms) for symbol, age in ages.items()}
-        self._updates += 1
         changed, rows = [], {}
         for place, symbol in enumerate(self._bot.watched, 1):
             series = book.series.get(symbol)
@@ -193,14 +199,14 @@ class MarketTable:
             contract.asset_class,
         )
 
-    def _renew(self, symbols: list[str]) -> Slices[None]:
+    def _renew(self, symbols: list[str], count: int) -> Slices[None]:
         """Renew what is usual, and what is known, of some symbols whose minute is over."""
         if not symbols:
             return
         book, ledger, now_ms = self._bot.engine.book.series, self._bot.engine.ledger, self._bot.engine.now_ms
         opened_ms = now_ms - now_ms % MINUTE_MS
         start = self._next % len(symbols)
-        for place, symbol in enumerate((symbols[start:] + symbols[:start])[:RENEWED_PER_TICK], 1):
+        for place, symbol in enumerate((symbols[start:] + symbols[:start])[:count], 1):
             if place % SLICE == 0:
                 yield
             if symbol not in book:
@@ -215,7 +221,7 @@ class MarketTable:
                     past.usual_ms = opened_ms
                     past.usual_turnover = sum([one.turnover for one in recent]) / len(recent)
                     past.usual_move = sum([abs(one.close / one.open - 1.0) for one in recent if one.open]) / len(recent)
-        self._next = (start + RENEWED_PER_TICK) % max(len(symbols), 1)
+        self._next = (start + count) % len(symbols)
 
 
 def _minute_of(minutes: Sequence[Candle], open_time_ms: int) -> Candle | None:

@@ -44,13 +44,16 @@ GOODBYE_S = 1
 
 
 class _Site:
-    """The API below ``/api/`` and the form to sign in; pages everywhere else."""
+    """The API below ``/api/`` and the form to sign in; pages everywhere else. Each finds the hub up to date."""
 
-    def __init__(self, api: ASGIApp) -> None:
+    def __init__(self, hub: Hub, api: ASGIApp) -> None:
+        self._hub = hub
         self._api = api
         self._pages = MarkedScripts(PAGES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._hub.look()
         is_api = scope["type"] != "lifespan" and (scope["path"].startswith("/api/") or scope["path"] == "/login")
         await (self._api if is_api else self._pages)(scope, receive, send)
 
@@ -95,7 +98,7 @@ async def dashboard(
     )
     hub.config_file = config_file
     access = Access(settings, time.monotonic)
-    app = Gate(_Site(create_api(hub, access)), access)
+    app = Gate(_Site(hub, create_api(hub, access)), access)
     # What it warns of is what others send; they are told, and would fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(
