@@ -148,20 +148,26 @@ async def test_something_that_speaks_no_http_is_a_failed_connection() -> None:
             await dial_with()(f"ws://127.0.0.1:{port}/edge")
 
 
-async def test_text_binary_and_fragmented_frames_arrive_whole_and_in_order() -> None:
+@pytest.mark.parametrize("times", [1, 60])  # shorter and longer than a control frame may be
+async def test_text_binary_and_fragmented_frames_arrive_whole_and_in_order(times: int) -> None:
+    def fragment(head: int, payload: bytes) -> bytes:
+        size = len(payload)
+        return bytes((head, size)) + payload if size < 126 else bytes((head, 126)) + size.to_bytes(2, "big") + payload
+
     async def send(ws: web.WebSocketResponse) -> None:
         writer = ws._writer
         assert writer is not None
-        await ws.send_str("one")
-        await ws.send_bytes(b"\x1f\x8btwo")
+        await ws.send_str("one" * times)
+        await ws.send_bytes(b"\x1f\x8btwo" * times)
         # aiohttp sends no fragments by itself: FIN off and opcode text, then a ping in between, then the last.
-        writer.transport.write(b"\x01\x03thr" + b"\x89\x00" + b"\x80\x02ee")
-        await ws.send_str("four")
+        writer.transport.write(fragment(0x01, b"thr" * times) + b"\x89\x00" + fragment(0x80, b"ee" * times))
+        await ws.send_str("four" * times)
         await stay(ws)
 
     async with serving(send) as server:
         ws = await dial_with()(server.url)
-        assert await frames_of(ws, 4) == [b"one", b"\x1f\x8btwo", b"three", b"four"]
+        expected = [b"one" * times, b"\x1f\x8btwo" * times, b"thr" * times + b"ee" * times, b"four" * times]
+        assert await frames_of(ws, 4) == expected
         await ws.close()
         await ws.close()
 
