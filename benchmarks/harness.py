@@ -7,6 +7,7 @@ rate on the clock is shown beside it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -26,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-#: The client has the first core to itself, everything else shares the second.
+#: The client that is measured has the first core to itself; everything else, the other clients too, shares the second.
 CLIENT_CORE, SERVER_CORE = 0, 1
 
 
@@ -151,12 +152,25 @@ def race(contenders: Sequence[Contender], flood: Flood, runs: int, start_s: floa
     pin(SERVER_CORE)
     most = max(one.frames for one in contenders)
     with ExitStack() as stack:
-        processes = {one.name: stack.enter_context(started(one, flood.port, start_s)) for one in contenders}
+        processes = {}
+        for one in contenders:
+            processes[one.name] = stack.enter_context(started(one, flood.port, start_s))
+            _move(processes[one.name], SERVER_CORE)
         for block in range(runs + 1):
             # The whole block is made for the one who takes most of it; the others get its beginning.
             for one in sorted(contenders, key=lambda one: one.frames != most):
                 if not one.failure:
+                    _move(processes[one.name], CLIENT_CORE)
                     _run(one, processes[one.name], flood, block, run_s)
+                    _move(processes[one.name], SERVER_CORE)
+
+
+def _move(process: subprocess.Popen[str], core: int) -> None:
+    """Have all threads of a process run on one core, where the system can do that: idle clients have timers, too."""
+    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended, or one of its threads
+            for thread in os.listdir(f"/proc/{process.pid}/task"):
+                os.sched_setaffinity(int(thread), {core})
 
 
 def _run(one: Contender, process: subprocess.Popen[str], flood: Flood, block: int, run_s: float) -> None:
