@@ -21,7 +21,7 @@ from perpwatch.alert.routing import Route
 from perpwatch.alert.senders.telegram import TelegramBot, TelegramSender
 from perpwatch.app import delivery
 from perpwatch.app.channel_outbox import Job
-from perpwatch.app.delivery import Deliveries, Stage
+from perpwatch.app.delivery import Deliveries, Stage, end_orphans
 from perpwatch.app.notices import operational_notice
 from perpwatch.feed.connection import SystemClock
 from perpwatch.sim.bot_api import BotApiServer, Chat, Fault, Refused
@@ -274,6 +274,25 @@ async def test_a_row_that_cannot_be_read_fails_and_the_others_are_sent(tmp_path:
             ("phone", "a"): DeliveryState.FAILED,
             ("pager", "a"): DeliveryState.PENDING,  # its channel may come back
             ("phone", "e"): DeliveryState.SENT,
+        }
+
+
+async def test_what_waits_for_a_channel_that_is_gone_ends_after_a_day(tmp_path: Path) -> None:
+    async with store(tmp_path / "db") as (writer, reader):
+        now_ms = 1_791_201_600_000
+        day_ms = 86_400_000
+        row = Delivery(channel="gone", key="old", thread="old", kind="alert", time_ms=now_ms - day_ms)
+        held = replace(row, key="held", not_before_ms=now_ms - day_ms + 1)  # by quiet hours
+        told = replace(row, key="told", state=DeliveryState.SENT)
+        writer.put_now(row, held, told, replace(row, channel="phone"))
+        assert await writer.flush(5.0)
+        end_orphans(reader, writer, ["phone"], now_ms)
+        assert await writer.flush(5.0)
+        assert {(one.channel, one.key, one.state, one.why) for one in reader.deliveries()} == {
+            ("gone", "old", DeliveryState.SUPPRESSED, "its channel is no longer configured"),
+            ("gone", "held", DeliveryState.PENDING, ""),
+            ("gone", "told", DeliveryState.SENT, ""),
+            ("phone", "old", DeliveryState.PENDING, ""),
         }
 
 

@@ -35,7 +35,7 @@ from perpwatch.figures import NO_BREAK
 from perpwatch.model import MINUTE_MS, AssetClass, Batch, Candle, Contract, Direction, Finality, Level, Timeframe, Trust
 from perpwatch.sim.bot_api import BotApiServer
 from perpwatch.sim.webhook import WebhookServer
-from perpwatch.store import DeliveryState, Reader
+from perpwatch.store import Database, Delivery, DeliveryState, Reader, Writer
 
 SECRET = "a secret of the webhook of these tests"
 
@@ -247,6 +247,18 @@ async def test_each_alert_has_its_row_in_the_very_transaction_that_stores_it(tmp
         reader = watched.reader
         await until(lambda: len(reader.deliveries(states=[DeliveryState.SENT])) == 2)
         assert {row.key for row in reader.deliveries()} == {one.key for one in reader.alerts()}
+
+
+async def test_a_start_settles_what_has_waited_long_for_a_channel_that_is_gone(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path}/perpwatch.db")
+    async with Writer(database) as writer:
+        writer.put_now(Delivery(channel="gone", key="a:1", thread="a:1", kind="alert", time_ms=MINUTE_MS))
+        assert await writer.flush(10.0)
+    database.close()
+    async with WebhookServer(SECRET) as webhook, watch(tmp_path, webhook) as watched:
+        assert watched.reader is not None
+        reader = watched.reader
+        await until(lambda: [row.state for row in reader.deliveries()] == [DeliveryState.SUPPRESSED])
 
 
 async def test_without_channels_nothing_is_told_and_everything_else_goes_on(tmp_path: Path) -> None:

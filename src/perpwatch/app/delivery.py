@@ -15,7 +15,7 @@ import contextlib
 import enum
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -26,7 +26,7 @@ from perpwatch.alert.card import Card, card_of, digest_of
 from perpwatch.alert.notice import Notice, NoticeKind
 from perpwatch.alert.routing import Route
 from perpwatch.alert.senders.sender import Sender
-from perpwatch.app.channel_outbox import ChannelOutbox, Job
+from perpwatch.app.channel_outbox import GIVE_UP_MS, ChannelOutbox, Job
 from perpwatch.app.finite_json import finite_json
 from perpwatch.app.histogram import Histogram
 from perpwatch.errors import DeliveryFailed, DeliveryRefused, StoreError
@@ -170,9 +170,6 @@ class Deliveries:
             budget = self._reader.state(_budget_key(name))
             if budget is not None:
                 channel.outbox.allowance.per_day = budget.decode()
-        lost = Counter(row.channel for row in older + recent if row.state is DeliveryState.PENDING)
-        for name in lost.keys() - self._channels.keys():
-            logger.warning("%d notices wait for the channel %s, which is not configured", lost[name], name)
 
     def offer(self, notice: Notice) -> list[Delivery]:
         """Take a notice for every channel that wants it; never waits.
@@ -423,6 +420,25 @@ class Deliveries:
 
     def _now_ms(self) -> int:
         return self._clock.time_ns() // 1_000_000
+
+
+def end_orphans(reader: Reader, writer: Writer, channels: Collection[str], now_ms: int) -> None:
+    """Settle what has waited for a day for a channel that is no longer among these; what is younger may still be told.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    waiting = Counter[str]()
+    for row in reader.deliveries(0, [DeliveryState.PENDING], limit=MOST_ROWS):
+        if row.channel in channels:
+            continue
+        if now_ms - max(row.time_ms, row.not_before_ms) < GIVE_UP_MS:
+            waiting[row.channel] += 1
+        else:
+            why = "its channel is no longer configured"
+            writer.put_now(msgspec.structs.replace(row, state=DeliveryState.SUPPRESSED, why=why, not_before_ms=0))
+    for name, count in waiting.items():
+        logger.warning("%d notices wait for the channel %s, which is not configured", count, name)
 
 
 def _readable(rows: Iterable[Delivery]) -> tuple[list[Delivery], list[Delivery]]:

@@ -17,7 +17,7 @@ from perpwatch.app.analysis import TEST
 from perpwatch.app.bot import Bot
 from perpwatch.app.card_maker import card_maker_of
 from perpwatch.app.config import Config
-from perpwatch.app.delivery import Deliveries
+from perpwatch.app.delivery import Deliveries, end_orphans
 from perpwatch.app.engine import Step
 from perpwatch.app.health import Monitor
 from perpwatch.app.keeper import Keeper
@@ -118,6 +118,8 @@ async def telling(
         StoreError: the store cannot be read.
     """
     alerts = config.alerts
+    if keeper is not None:
+        end_orphans(keeper.reader, keeper.writer, alerts.channels.keys(), bot.clock.time_ns() // 1_000_000)
     if not alerts.enabled or not alerts.channels:
         yield None
         return
