@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import pytest
 from store_rows import T0, at, candle, signal
 
-from perpwatch.model import MINUTE_MS, Candle, Contract, Finality, Timeframe, Trust
+from perpwatch.model import MINUTE_MS, Candle, Contract, Finality, Reason, Timeframe, Trust
 from perpwatch.store import (
     Alerted,
     AlertOutcome,
@@ -117,6 +119,13 @@ async def test_signals_come_back_newest_last(database: Database) -> None:
     assert reader.signals(0, "ETH_USDT") == [signals[5]]
     assert reader.signals(at(3)) == signals[3:5]
     assert reader.signals(0, "BTC_USDT", limit=2) == signals[3:5]
+
+
+async def test_figures_that_are_no_numbers_spoil_no_signal(database: Database) -> None:
+    wild = tuple(Reason(name, float(name), "x") for name in ("inf", "-inf", "nan"))
+    await write(database, msgspec.structs.replace(signal(), reasons=wild))
+    (kept,) = Reader(database).signals(0)
+    assert [one.value for one in kept.reasons] == [sys.float_info.max, -sys.float_info.max, 0.0]
 
 
 async def test_signals_are_counted_by_rule_within_a_span(database: Database) -> None:

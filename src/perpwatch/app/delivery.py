@@ -27,11 +27,11 @@ from perpwatch.alert.notice import Notice, NoticeKind
 from perpwatch.alert.routing import Route
 from perpwatch.alert.senders.sender import Sender
 from perpwatch.app.channel_outbox import GIVE_UP_MS, ChannelOutbox, Job
-from perpwatch.app.finite_json import finite_json
 from perpwatch.app.histogram import Histogram
 from perpwatch.errors import DeliveryFailed, DeliveryRefused, StoreError
 from perpwatch.feed.connection import Clock
 from perpwatch.store import Delivery, DeliveryState, Reader, State, Writer
+from perpwatch.store.finite_json import finite_json
 
 logger = logging.getLogger(__name__)
 

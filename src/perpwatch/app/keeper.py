@@ -15,7 +15,6 @@ import msgspec
 from perpwatch.alert.outcomes import HORIZONS, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.engine import Engine, Step
-from perpwatch.app.finite_json import finite_json
 from perpwatch.errors import StoreError
 from perpwatch.market.candles import roll_up_all, with_quiet_minutes
 from perpwatch.market.repair import REST_SETTLE_MS
@@ -43,6 +42,7 @@ from perpwatch.store import (
     State,
     Writer,
 )
+from perpwatch.store.finite_json import finite_json
 
 logger = logging.getLogger(__name__)
 

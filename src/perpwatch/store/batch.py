@@ -7,8 +7,6 @@ three times as long. PostgreSQL gets whole columns as arrays.
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, assert_never
@@ -18,6 +16,7 @@ from sqlalchemy import BigInteger, Connection, Double, Integer, LargeBinary, Sma
 
 from perpwatch.model import Candle, Contract, Reason, Signal, Timeframe, Trust
 from perpwatch.store import schema
+from perpwatch.store.finite_json import finite_json
 from perpwatch.store.records import (
     TRUST_CODES,
     Alerted,
@@ -228,15 +227,8 @@ def _signal_row(signal: Signal) -> Row:
         TRUST_CODES[signal.trust],
         int(signal.is_learning),
         signal.received_time_ns,
-        msgspec.json.encode([_with_finite_value(reason) for reason in signal.reasons]),
+        finite_json(signal.reasons, tuple[Reason, ...]),
     )
-
-
-def _with_finite_value(reason: Reason) -> Reason:
-    # JSON has no infinity: a ratio to nothing becomes the largest number there is.
-    if math.isinf(reason.value):
-        return msgspec.structs.replace(reason, value=math.copysign(sys.float_info.max, reason.value))
-    return reason
 
 
 def _delivery_row(delivery: Delivery) -> Row:

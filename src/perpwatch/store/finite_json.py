@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-_Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
-
-def finite_json(value: _Struct) -> bytes:
-    """A struct as JSON that can be decoded into it again.
+def finite_json(value: Any, form: Any = None) -> bytes:
+    """A value as JSON that can be decoded into it again.
 
     Infinity becomes the largest number there is, what is no number becomes 0.
+
+    Args:
+        form: the type to decode it as; None for the value's own.
     """
     body = msgspec.json.encode(value)
     try:
-        msgspec.json.decode(body, type=type(value))
+        msgspec.json.decode(body, type=type(value) if form is None else form)
     except msgspec.ValidationError:
         # It has been written as null. That is rare enough to look at every figure only then.
         return msgspec.json.encode(_finite(msgspec.to_builtins(value)))
