@@ -71,6 +71,14 @@ class Level(enum.StrEnum):
     STRONG = "strong"
     EXTREME = "extreme"
 
+    @property
+    def rank(self) -> int:
+        """0 for the least: as texts they do not sort."""
+        return _LEVELS.index(self)
+
+
+_LEVELS = tuple(Level)
+
 
 class Finality(enum.StrEnum):
     """How a candle became final."""

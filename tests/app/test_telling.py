@@ -232,7 +232,7 @@ async def test_an_alert_that_cannot_be_told_is_counted_and_a_trouble_and_the_wat
         assert "perpwatch_notices_lost_total 1.0" in watched.monitor.metrics.render()[0].decode()
         watched.monitor.look()
         (trouble,) = (one for one in watched.monitor.report().reasons if one.startswith("channels failing"))
-        assert "1 could not be told by an error of perpwatch: ValueError" in trouble
+        assert "1 could not be told by an error of perpwatch: " in trouble
         assert caplog.text.count("could not be told") == 1
         if watched.reader is not None:
             await until(lambda: watched.reader is None or len(watched.reader.alerts()) == 2)

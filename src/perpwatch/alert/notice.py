@@ -58,6 +58,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     operational: OperationalAlert | None = None
 
 
+def highest_level(notices: Sequence[Notice]) -> Level:
+    """Of the message that tells these: that of the most unusual one."""
+    return max((one.level for one in notices), key=lambda level: level.rank)
+
+
 def message_key(notices: Sequence[Notice]) -> str:
     """Names the message that tells these notices: the key of the only one, or one for the digest of several.
 

@@ -18,7 +18,7 @@ import math
 
 import msgspec
 
-from perpwatch.model import MINUTE_MS, Level, Signal, Trust
+from perpwatch.model import MINUTE_MS, Signal, Trust
 
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
@@ -425,11 +425,8 @@ class Policy:
             }
 
 
-_LEVELS = {Level.NOTICE: 0, Level.STRONG: 1, Level.EXTREME: 2}
-
-
 def _rank(alert: Alert) -> tuple[int, float]:
-    return _LEVELS[alert.signal.level], alert.ratio
+    return alert.signal.level.rank, alert.ratio
 
 
 def _turnover_ratio(signal: Signal) -> float:

@@ -21,7 +21,6 @@ from perpwatch.model import AssetClass, Level
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
-_LEVELS = list(Level)
 _KINDS_OF_MARKET = (NoticeKind.ALERT, NoticeKind.MARKET)
 
 
@@ -94,7 +93,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
             return f"it takes no {kind} notices"
         if kind not in _KINDS_OF_MARKET:
             return ""
-        if _LEVELS.index(notice.level) < _LEVELS.index(self.level):
+        if notice.level.rank < self.level.rank:
             return f"its level {notice.level} is below {self.level}"
         if notice.rule and not _matches(notice.rule, self.rules):
             return f"the rule {notice.rule} is none of {', '.join(self.rules)}"

@@ -26,14 +26,12 @@ from perpwatch.app.card_maker import RECORD_DAYS, chart_of, joined, window_of
 from perpwatch.app.engine import Engine, Step
 from perpwatch.app.notices import alert_notice, development_notice, market_notice
 from perpwatch.market.candles import roll_up_all
-from perpwatch.model import MINUTE_MS, Batch, Candle, Level, Timeframe
+from perpwatch.model import MINUTE_MS, Batch, Candle, Timeframe
 
 #: Minutes kept of each symbol: what the picture of a candle of an hour shows, and the day before it.
 KEPT_MINUTES = 5_500
 #: What is not shown is let go beyond so many episodes.
 MOST_SAMPLES = 5_000
-
-_LEVELS = list(Level)
 
 
 @dataclass(slots=True)
@@ -58,7 +56,7 @@ class Sample:
     def weight(self) -> tuple[int, float]:
         """How unusual it was."""
         alert = self.first.alert
-        return _LEVELS.index(self.first.level), alert.ratio if alert is not None else 0.0
+        return self.first.level.rank, alert.ratio if alert is not None else 0.0
 
 
 class Samples:

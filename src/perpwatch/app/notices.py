@@ -9,8 +9,6 @@ from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.analysis import TEST
 from perpwatch.model import AssetClass, Level
 
-_LEVELS = list(Level)
-
 
 def alert_notice(
     alert: Alert, thread: str, asset_class: AssetClass | None = None, *, is_pinned: bool = False
@@ -40,7 +38,7 @@ def market_notice(alert: MarketAlert, *, is_pinned: bool = False) -> Notice:
         thread=alert.key,
         kind=NoticeKind.MARKET,
         time_ms=alert.time_ms,
-        level=max((signal.level for signal in signals), key=_LEVELS.index, default=Level.NOTICE),
+        level=max((signal.level for signal in signals), key=lambda level: level.rank, default=Level.NOTICE),
         rule=alert.rule,
         is_pinned=is_pinned,
         # The last one made the crowd.

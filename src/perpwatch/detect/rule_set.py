@@ -18,7 +18,7 @@ from perpwatch.detect.detector import NEVER, Detector
 from perpwatch.detect.flow import Confirmed, TradeFlow
 from perpwatch.detect.listing import NewListing
 from perpwatch.detect.rarity import VolumeRarity
-from perpwatch.detect.rules import DEFAULT_RULES, LEVELS, Condition, Rule, Source, difference
+from perpwatch.detect.rules import DEFAULT_RULES, Condition, Rule, Source, difference
 from perpwatch.detect.score import Scorer
 from perpwatch.detect.ticker_detector import TickerDetector
 from perpwatch.detect.volume_ratio import VolumeRatio
@@ -486,7 +486,7 @@ def _told(rule: Rule, signal: Signal, parts: Sequence[Signal], context: tuple[An
         timeframe=signal.timeframe,
         open_time_ms=signal.open_time_ms,
         direction=directions[0] if directions else Direction.FLAT,
-        level=max((part.level for part in parts), key=LEVELS.index),
+        level=max((part.level for part in parts), key=lambda level: level.rank),
         price=signal.price,
         strength=signal.strength,
         is_running=signal.is_running,

@@ -204,7 +204,7 @@ class Rule(msgspec.Struct, frozen=True):
         return (
             turnover >= self.minimum_turnover
             and (self.direction is None or signal.direction in (self.direction, Direction.FLAT))
-            and LEVELS.index(signal.level) >= LEVELS.index(self.level)
+            and signal.level.rank >= self.level.rank
             and (not condition.where or _all_hold(condition.where, signal))
         )
 
@@ -213,8 +213,6 @@ def _all_hold(where: Sequence[Comparison], signal: Signal) -> bool:
     figures = {reason.name: reason.value for reason in signal.reasons}
     return all(one.holds(figures) for one in where)
 
-
-LEVELS = (Level.NOTICE, Level.STRONG, Level.EXTREME)
 
 #: What runs when nothing is configured.
 DEFAULT_RULES = (

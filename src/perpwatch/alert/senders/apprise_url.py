@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from perpwatch.alert.card import Card
-from perpwatch.alert.notice import Notice, message_key
+from perpwatch.alert.notice import Notice, highest_level, message_key
 from perpwatch.alert.operational import Phase
 from perpwatch.alert.senders.apprise_process import AppriseProcess, Message
 from perpwatch.alert.senders.worker import Worker
@@ -86,4 +86,4 @@ def _type(notices: Sequence[Notice]) -> str:
     """By this apprise chooses colours and pictures."""
     if all(one.operational is not None and one.operational.phase is Phase.END for one in notices):
         return "success"
-    return _TYPES[max((one.level for one in notices), key=list(Level).index)]
+    return _TYPES[highest_level(notices)]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from perpwatch.alert.card import Card
-from perpwatch.alert.notice import Notice, message_key
+from perpwatch.alert.notice import Notice, highest_level, message_key
 from perpwatch.alert.senders.worker import Worker
 from perpwatch.alert.spelling import cleaned
 from perpwatch.alert.turns import Turns
@@ -33,7 +33,7 @@ class ConsoleSender:
         self._worker = Worker("perpwatch-console")
 
     async def send(self, card: Card, notices: Sequence[Notice]) -> str:
-        text = console_text(card, max((one.level for one in notices), key=list(Level).index))
+        text = console_text(card, highest_level(notices))
 
         def write() -> None:
             try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from perpwatch.alert.card import Card
-from perpwatch.alert.notice import Notice
+from perpwatch.alert.notice import Notice, highest_level
 from perpwatch.alert.spelling import cleaned
 from perpwatch.alert.turns import Turns
 from perpwatch.errors import DeliveryFailed, DeliveryRefused
@@ -45,7 +45,7 @@ class DesktopSender:
 
     async def send(self, card: Card, notices: Sequence[Notice]) -> str:
         lines = [*card.lines[:MAX_LINES], *([card.footer] if card.footer else [])]
-        level = max((one.level for one in notices), key=list(Level).index)
+        level = highest_level(notices)
         arguments = self._command(cleaned(card.title), "\n".join(map(cleaned, lines)), level)
         async with self.turns.turn(self.destination):
             await _run(arguments)
