@@ -25,7 +25,7 @@ from perpwatch.alert.senders.sender import Sender
 from perpwatch.alert.texts import Language
 from perpwatch.app.alerts_config import AlertsConfig
 from perpwatch.app.bot import adapter_for
-from perpwatch.app.card_maker import CardMaker, MarketView, stored_view, zone_of
+from perpwatch.app.card_maker import CardMaker, MarketView, stored_view
 from perpwatch.app.cli_commands import Command, lazy_group
 from perpwatch.app.config import Config, file_in_use, load_config
 from perpwatch.app.ledger_cli import span_ms
@@ -101,7 +101,7 @@ async def _test(
     alerts: AlertsConfig, senders: dict[str, Sender], sample: Notice, view: MarketView
 ) -> list[ChannelTest]:
     painter = Painter() if any(sender.takes_pictures for sender in senders.values()) else None
-    cards = CardMaker(view, Language(alerts.language), zone_of(alerts.time_zone), painter)
+    cards = CardMaker(view, Language(alerts.language), alerts.zone, painter)
     try:
         async with painter or nullcontext():
             if painter is not None:

@@ -6,6 +6,7 @@ variable of the environment.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -202,6 +203,11 @@ class AlertsConfig(BaseModel):
     language: Literal["en", "ru"] = "en"
     time_zone: Annotated[str, AfterValidator(_check_time_zone)] = "UTC"  # of quiet hours and of the times in messages
     channels: dict[Annotated[str, AfterValidator(_check_name)], Channel] = {}
+
+    @property
+    def zone(self) -> datetime.tzinfo:
+        """Of the times in messages."""
+        return datetime.UTC if self.time_zone == "UTC" else zoneinfo.ZoneInfo(self.time_zone)
 
 
 def read_secret(key: str, file: str | None, variable: str | None, folder: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-import zoneinfo
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
@@ -138,7 +137,7 @@ def card_maker_of(bot: Bot, reader: Reader | None, config: AlertsConfig, painter
     Args:
         reader: of its store, where it has one.
     """
-    return CardMaker(view_of(bot, reader), Language(config.language), zone_of(config.time_zone), painter)
+    return CardMaker(view_of(bot, reader), Language(config.language), config.zone, painter)
 
 
 def view_of(bot: Bot, reader: Reader | None) -> MarketView:
@@ -165,11 +164,6 @@ def stored_view(adapter: Adapter, reader: Reader | None, now_ms: Callable[[], in
         return scorecard_of((outcome.body for outcome in outcomes), now_ms(), (RECORD_DAYS,))
 
     return MarketView(adapter.name.upper(), adapter.symbol_page, lambda symbol: (), past, scores)
-
-
-def zone_of(name: str) -> datetime.tzinfo:
-    """A zone by its name, which the configuration has checked."""
-    return datetime.UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
 
 
 # --- What is in the picture -------------------------------------------------------------------------------------------

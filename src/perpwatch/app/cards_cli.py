@@ -14,7 +14,6 @@ from perpwatch.alert.spelling import TELEGRAM_CAPTION, plain
 from perpwatch.alert.spelling import html as telegram_html
 from perpwatch.alert.texts import Language
 from perpwatch.app.bot import adapter_for
-from perpwatch.app.card_maker import zone_of
 from perpwatch.app.card_samples import Samples
 from perpwatch.app.config import file_in_use, load_config
 from perpwatch.app.lab_cli import CandlesOption, TradesOption
@@ -43,7 +42,7 @@ def cards(
         raise ConfigurationError("cards", None, "--candles or --trades, folders of past markets, or --stored")
     _make_folder(out)
     settings, file = load_config(config), file_in_use(config)
-    adapter, zone = adapter_for(settings), zone_of(settings.alerts.time_zone)
+    adapter, zone = adapter_for(settings), settings.alerts.zone
     with past_feed(candles or [], trades or [], stored, settings, file) as feed:
         past = Past(feed, past_engine(settings, rules, is_intrabar=bool(trades)))
         samples = Samples(past.engine, LANGUAGES, zone)

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import random
 import time
-import zoneinfo
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -69,7 +68,6 @@ async def telegram_commands(
         sender = deliveries.sender(name)
         if isinstance(sender, TelegramSender) and sender.bot.users:
             channels.setdefault(sender.bot, {})[name] = sender
-    zone = zoneinfo.ZoneInfo(config.time_zone)
     listeners = []
     for telegram, senders in channels.items():
         commands = Commands(
@@ -77,7 +75,7 @@ async def telegram_commands(
             wishes,
             telegram.buttons,
             config.language,
-            zone,
+            config.zone,
             monitor=monitor,
             keeper=keeper,
             deliveries=deliveries,
