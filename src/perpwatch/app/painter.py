@@ -8,14 +8,13 @@ process is asked through its standard input and ends with it, so that none is le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
-import struct
-import sys
-from typing import BinaryIO
+from typing import IO
 
 import msgspec
 
+from perpwatch.alert import pipes
 from perpwatch.alert.chart import Chart
 
 logger = logging.getLogger(__name__)
@@ -24,10 +23,6 @@ logger = logging.getLogger(__name__)
 DEADLINE_S = 2.0
 #: Reading matplotlib takes a second or two, and more on a machine that is busy.
 START_S = 30.0
-#: Below the watch, which must not be late.
-NICENESS = 5
-
-_LENGTH = struct.Struct("<I")
 
 
 class _Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -88,9 +83,8 @@ class Painter:
 
     async def _ask(self, process: asyncio.subprocess.Process, chart: Chart) -> _Answer:
         assert process.stdin is not None
-        body = msgspec.msgpack.encode(chart)
         try:
-            process.stdin.write(_LENGTH.pack(len(body)) + body)
+            process.stdin.write(pipes.packed(chart))
             await process.stdin.drain()
             return await _read_answer(process)
         except BaseException:
@@ -104,9 +98,7 @@ class Painter:
         try:
             async with asyncio.timeout(START_S):
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    __name__,
+                    *pipes.command(__name__),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.DEVNULL,
@@ -139,31 +131,23 @@ async def _end(process: asyncio.subprocess.Process | None) -> None:
 
 async def _read_answer(process: asyncio.subprocess.Process) -> _Answer:
     assert process.stdout is not None
-    (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-    return msgspec.msgpack.decode(await process.stdout.readexactly(length), type=_Answer)
+    return msgspec.msgpack.decode(await pipes.read_from(process.stdout), type=_Answer)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Draw what is asked for until nobody asks any more."""
     from perpwatch.alert.drawing import draw  # matplotlib, which only this process reads
 
-    def answer(one: _Answer) -> None:
-        body = msgspec.msgpack.encode(one)
-        answers.write(_LENGTH.pack(len(body)) + body)
-        answers.flush()
-
-    answer(_Answer(b""))
-    while len(head := requests.read(_LENGTH.size)) == _LENGTH.size:
-        body = requests.read(*_LENGTH.unpack(head))
+    pipes.write(answers, _Answer(b""))
+    while True:
+        body = pipes.read(requests)
         try:
-            answer(_Answer(draw(msgspec.msgpack.decode(body, type=Chart))))
-        except BrokenPipeError:
-            return
+            answer = _Answer(draw(msgspec.msgpack.decode(body, type=Chart)))
         except Exception as error:  # whatever matplotlib does not like costs one picture
-            answer(_Answer(b"", f"{type(error).__name__}: {error}"))
+            answer = _Answer(b"", f"{type(error).__name__}: {error}")
+        pipes.write(answers, answer)
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(NICENESS)
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        serve(*pipes.opened_in_child())

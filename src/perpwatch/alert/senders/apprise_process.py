@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
-import struct
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
@@ -25,6 +22,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from perpwatch.alert import pipes
 from perpwatch.alert.spelling import cleaned
 from perpwatch.errors import DeliveryFailed
 
@@ -35,8 +33,6 @@ T = TypeVar("T")
 
 #: Reading apprise takes half a second, and more on a machine that is busy.
 START_S = 60.0
-#: Below the watch, which must not be late.
-NICENESS = 5
 #: A part of the URL that is no longer than this is no secret, and hiding it would hide words.
 MAX_PUBLIC_CHARACTERS = 3
 MAX_REASON_CHARACTERS = 200
@@ -46,7 +42,6 @@ _PLAIN = frozenset({"json", "jsons", "xml", "xmls", "form", "forms", "slack"})
 _MARKDOWN = frozenset({"mmost", "mmosts", "zulip"})
 #: Levels of apprise's log that tell what it does; what a library below has said is hidden among them.
 _QUIET = frozenset({"TRACE", "DEBUG", "INFO"})
-_LENGTH = struct.Struct("<I")
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -124,7 +119,7 @@ class AppriseProcess:
     def _start(self) -> Service:
         self._end()
         process = self._process = subprocess.Popen(
-            (sys.executable, "-m", __name__),
+            pipes.command(__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -164,29 +159,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _ask(process: subprocess.Popen[bytes], request: str | Message, answer: type[T]) -> T:
     assert process.stdin is not None
     assert process.stdout is not None
-    _write(process.stdin, request)
-    return msgspec.msgpack.decode(_read(process.stdout), type=answer)
-
-
-def _write(pipe: IO[bytes], what: object) -> None:
-    body = msgspec.msgpack.encode(what)
-    pipe.write(_LENGTH.pack(len(body)) + body)
-    pipe.flush()
-
-
-def _read(pipe: IO[bytes]) -> bytes:
-    """
-    Raises:
-        EOFError: nobody is there any more.
-    """
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    body = pipe.read(length)
-    if len(body) < length:
-        raise EOFError
-    return body
+    pipes.write(process.stdin, request)
+    return msgspec.msgpack.decode(pipes.read(process.stdout), type=answer)
 
 
 # --- The process ----------------------------------------------------------------------------------------------------
@@ -194,14 +168,14 @@ def _read(pipe: IO[bytes]) -> bytes:
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Open the URL that comes first, and send what follows, until nobody asks any more."""
-    url = msgspec.msgpack.decode(_read(requests), type=str)
+    url = msgspec.msgpack.decode(pipes.read(requests), type=str)
     secrets = _secrets(url)
     try:
         apprise, service = _load(url, secrets)
     except ValueError as error:
-        _write(answers, Service(error=str(error)))
+        pipes.write(answers, Service(error=str(error)))
         return
-    _write(
+    pipes.write(
         answers,
         Service(
             format=service.resolve_format().value,
@@ -211,12 +185,12 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         ),
     )
     while True:
-        message = msgspec.msgpack.decode(_read(requests), type=Message)
+        message = msgspec.msgpack.decode(pipes.read(requests), type=Message)
         try:
             why = _send(apprise, message, secrets)
         except Exception as error:
             why = _told([f"{type(error).__name__}: {error}"], secrets)
-        _write(answers, Answer(why))
+        pipes.write(answers, Answer(why))
 
 
 def _send(apprise: Apprise, message: Message, secrets: Sequence[str]) -> str:
@@ -338,14 +312,9 @@ def _told(messages: Iterable[str], secrets: Sequence[str]) -> str:
 
 
 def main() -> None:
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
     logging.getLogger("apprise").setLevel(logging.DEBUG)
-    # What some library prints is no answer.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with contextlib.suppress(EOFError, BrokenPipeError):
-        serve(sys.stdin.buffer, answers)
+        serve(*pipes.opened_in_child())
 
 
 if __name__ == "__main__":
