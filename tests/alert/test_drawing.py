@@ -93,6 +93,14 @@ def test_too_few_candles_make_no_picture() -> None:
         draw(chart(chart().bars[:2]))
 
 
+def test_letters_that_no_font_has_are_marked_and_not_left_out() -> None:
+    unknown = "\U000e1234\U000e1235"  # of a plane that has no letters
+    assert drawable(f"{unknown}_USDT") == "…_USDT"
+    assert drawable(f"A{unknown}B {unknown}") == "A…B …"
+    assert drawable("A\x00\u202eB") == "AB"
+    assert drawable("A" * 25) == "A" * 23 + "…"
+
+
 @pytest.mark.parametrize("name", ["币安人生_USDT", "$x^2$_USDT", "\\frac", "", "A" * 300, "<b>&\x00\u202e", "🚀"])
 def test_any_name_makes_a_picture(name: str) -> None:
     assert draw(replace(chart(), symbol=name, zone=name[:5], move=drawable(name)))

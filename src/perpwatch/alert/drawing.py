@@ -11,6 +11,8 @@ import datetime
 import functools
 import io
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,11 +22,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from perpwatch.alert.chart import LEAST_CANDLES, MOST_CANDLES, Bar, Chart
+from perpwatch.alert.spelling import CUT
 from perpwatch.figures import MINUS, short_price_text
 from perpwatch.model import Direction
 
@@ -228,16 +231,36 @@ def _ticks(low: float, high: float) -> list[float]:
     return [number * step for number in range(first, math.floor(high / step) + 1)]
 
 
+#: The one that comes with matplotlib, and whichever of those with Chinese letters this machine has.
+_FAMILIES = (
+    "DejaVu Sans",
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("PingFang SC", "Hiragino Sans GB", "Heiti TC", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+)
+
+
 @functools.cache
-def _font() -> FT2Font:
-    return FT2Font(findfont(FontProperties(family="DejaVu Sans")))
+def _families() -> list[str]:
+    installed = {font.name for font in fontManager.ttflist}
+    return [family for family in _FAMILIES if family in installed]
+
+
+@functools.cache
+def _fonts() -> list[FT2Font]:
+    return [FT2Font(findfont(FontProperties(family=family))) for family in _families()]
 
 
 def drawable(text: str) -> str:
-    """What of a text the picture's font has letters for; an exchange may call a contract anything."""
-    font = _font()
-    kept = "".join(character for character in text if character >= " " and font.get_char_index(ord(character)))
-    return kept if len(kept) <= 24 else f"{kept[:23]}…"
+    """A text as it can be drawn, with … for what no font has letters for; an exchange may call a contract anything."""
+    seen = [character for character in text if unicodedata.category(character) not in ("Cc", "Cf")]
+    shown = "".join(character if _is_drawable(character) else CUT for character in seen)
+    shown = re.sub(f"{CUT}+", CUT, shown)
+    return shown if len(shown) <= 24 else f"{shown[:23].rstrip(CUT)}{CUT}"
+
+
+def _is_drawable(character: str) -> bool:
+    return any(font.get_char_index(ord(character)) for font in _fonts())
 
 
 def _png(canvas: FigureCanvasAgg) -> bytes:
@@ -250,4 +273,4 @@ def _png(canvas: FigureCanvasAgg) -> bytes:
     return file.getvalue()
 
 
-matplotlib.rcParams["font.family"] = ["DejaVu Sans"]
+matplotlib.rcParams["font.family"] = _families()
