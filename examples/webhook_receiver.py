@@ -23,7 +23,9 @@ def is_genuine(header: str, body: bytes, now_s: float) -> bool:
     """``header`` is Perpwatch-Signature: ``t=1760000000,v1=5d41...``; compare bytes before the JSON is read."""
     parts = dict(part.partition("=")[::2] for part in header.split(","))
     expected = hmac.new(SECRET, parts.get("t", "").encode() + b"." + body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(parts.get("v1", ""), expected) and abs(now_s - int(parts["t"])) <= MAX_AGE_S
+    # As bytes: of text it compares ASCII alone, and a forger may send any.
+    is_ours = hmac.compare_digest(parts.get("v1", "").encode(), expected.encode())
+    return is_ours and abs(now_s - int(parts["t"])) <= MAX_AGE_S
 
 
 class Receiver(BaseHTTPRequestHandler):

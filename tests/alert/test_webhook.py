@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import jsonschema_rs
 import pytest
 from aiohttp import web
@@ -321,6 +322,9 @@ async def test_the_receiver_of_the_examples_takes_each_message_once_and_believes
                     assert refused.reason.startswith("HTTP 401")  # noqa: PT017
                 finally:
                     await sender.close()
+            forged = {"Perpwatch-Signature": "t=1,v1=é"}
+            async with aiohttp.ClientSession() as forger, forger.post(url, data=b"{}", headers=forged) as answer:
+                assert answer.status == 401
             receiver.terminate()
             printed = (await receiver.stdout.read()).decode()
     finally:
