@@ -29,6 +29,17 @@ def test_rolling_mean_equals_the_batch_mean_at_every_prefix() -> None:
     assert mean.is_full
 
 
+def test_values_pushed_together_are_values_pushed_one_by_one() -> None:
+    values = heavy_tailed(500)
+    one, together = RollingMean(60), RollingMean(60)
+    for first in range(0, len(values), 17):
+        for value in values[first : first + 17]:
+            one.push(value)
+        together.push_all(values[first : first + 17])
+        assert together.mean == one.mean
+        assert together.state() == one.state()
+
+
 def test_a_candle_of_a_billion_leaves_no_trace_once_it_has_left_the_window() -> None:
     mean = RollingMean(4)
     for value in (1.0, 1e15, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
@@ -69,6 +80,43 @@ def test_tail_equals_the_batch_fit_at_every_prefix() -> None:
         if size % 240 == 0 and size >= 1000:
             tail.refit()
             refit_at = size
+
+
+@pytest.mark.parametrize("order", ["any", "rising", "falling", "waves", "equal", "one burst"])
+def test_a_tail_that_keeps_only_what_it_needs_is_that_of_the_whole_window(order: str) -> None:
+    values = [math.log1p(value / 5000.0) for value in heavy_tailed(4000, seed=11)]
+    match order:
+        case "rising":
+            values.sort()
+        case "falling":
+            values.sort(reverse=True)
+        case "waves":
+            values = [value + math.sin(number / 200.0) for number, value in enumerate(values)]
+        case "equal":
+            values = [round(value) * 0.5 for value in values]
+        case "one burst":
+            values = [value + 100.0 * (1000 <= number < 1040) for number, value in enumerate(values)]
+    kept = np.array(values, dtype=np.float32)
+    tail = Tail(capacity=1000, minimum=200, quantile=0.98)
+    for size, value in enumerate(values, start=1):
+        tail.push(value)
+        assert len(tail) == min(size, 1000)
+        if size >= 200 and size % 30 == 0:
+            tail.refit()
+            window = np.sort(kept[max(0, size - 1000) : size])
+            assert tail.threshold == window[math.ceil(0.98 * len(window)) - 1]
+            excesses = window[window > tail.threshold].astype(np.float64) - tail.threshold
+            state = tail.state()
+            sums = math.fsum(excesses), math.fsum(excesses * excesses)
+            assert (state.size, state.excesses, state.sum_1, state.sum_2) == (len(window), len(excesses), *sums)
+
+
+def test_a_tail_keeps_a_fraction_of_its_window() -> None:
+    tail = Tail(capacity=7200, minimum=1000)
+    for value in heavy_tailed(20_000):
+        tail.push(math.log1p(value / 5000.0))
+    state = tail.state()
+    assert len(state.values) + len(state.gaps) < 7200
 
 
 def test_the_quantile_is_the_inverse_of_the_rarity() -> None:

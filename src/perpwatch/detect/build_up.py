@@ -126,7 +126,7 @@ class BuildUp:
             _restart(track)
         track.end_ms = candle.close_time_ms
         x = math.log1p(candle.turnover)
-        if len(track.values) < _MINIMUM[track.timeframe]:
+        if track.values.count < _MINIMUM[track.timeframe]:
             self._learn(track, x)
             return False
         mean = track.values.mean

@@ -63,7 +63,7 @@ class OpenInterestJump:
             book.reference = book.interest if span == book.span + 1 else interest
             book.span = span
         book.interest = interest
-        if len(book.changes) < MINIMUM or book.reference <= 0.0:
+        if book.changes.count < MINIMUM or book.reference <= 0.0:
             return None
         change = interest / book.reference - 1.0
         usual = book.changes.mean
@@ -90,7 +90,7 @@ class OpenInterestJump:
     def change(self, symbol: str) -> tuple[float, float] | None:
         """The change since the reference and the usual one, fractions; None while too little is known."""
         book = self._books.get(symbol)
-        if book is None or book.reference <= 0.0 or len(book.changes) < MINIMUM:
+        if book is None or book.reference <= 0.0 or book.changes.count < MINIMUM:
             return None
         return book.interest / book.reference - 1.0, book.changes.mean
 

@@ -100,7 +100,7 @@ class PriceGap:
 
     def _excess(self, measure: _Measure, value: float, floor: float) -> float:
         """How many times what is needed; at most 1 while it may not fire."""
-        if len(measure.usual) < MINIMUM:
+        if measure.usual.count < MINIMUM:
             measure.usual.push(value)
             return 0.0
         excess = value / max(self._times * measure.usual.mean, floor)
