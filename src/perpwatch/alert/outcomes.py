@@ -29,6 +29,8 @@ DAY_MS = 1440 * MINUTE_MS
 #: The horizon by which an alert counts as a hit.
 HIT_HORIZON = 60
 _MASK = (1 << 64) - 1
+# Asked for every minute: naming a member through its class takes ten times as long.
+_MIN1, _OPEN, _UNKNOWN = Timeframe.Min1, Finality.OPEN, Trust.UNKNOWN
 
 
 class Excursion(msgspec.Struct, frozen=True, array_like=True):
@@ -231,9 +233,9 @@ class Outcomes:
     def observe(self, candle: Candle) -> list[Outcome]:
         """Take a closed minute and return the outcomes that it completes; any other candle is ignored."""
         if (
-            candle.timeframe is not Timeframe.Min1
-            or candle.finality is Finality.OPEN
-            or candle.trust is Trust.UNKNOWN
+            candle.timeframe is not _MIN1
+            or candle.finality is _OPEN
+            or candle.trust is _UNKNOWN
             or candle.missing_minutes
             or not 0.0 < candle.low <= candle.high < math.inf
         ):

@@ -50,6 +50,7 @@ PAST_AT_ONCE = 500
 #: How often the minutes of streams that are down are looked at, in the exchange's time.
 LOOK_AT_THE_DOWN_EVERY_MS = 5_000
 
+_MIN1 = Timeframe.Min1
 _WORD_OF = ByKind(ContractTicker, Tickers, Trades)
 
 
@@ -337,7 +338,7 @@ class Engine:
             return
         wake = NEVER
         analysis, book = self.analysis, self.book
-        minute = book.running_candle(series, Timeframe.Min1)
+        minute = book.running_candle(series, _MIN1)
         for timeframe in self.timeframes:
             turnover = book.ended_turnover(series, timeframe) + minute.turnover
             open_ms = minute.open_time_ms - minute.open_time_ms % timeframe.milliseconds
@@ -362,12 +363,12 @@ class Engine:
     def _judge_closed(self, candle: Candle, batch: Batch, step: Step) -> None:
         if candle.symbol not in self.warm:
             return
-        if candle.timeframe is Timeframe.Min1:
+        if candle.timeframe is _MIN1:
             # What is usual, or how much has ended, has changed, so the next push needs a look.
             self.book.series[candle.symbol].wake_amount = -1.0
         if candle.timeframe in self.timeframes:
             self.analysis.judge_closed(candle, batch.watermark_ms or self.now_ms, batch.received_time_ns, step)
-        if candle.timeframe is Timeframe.Min1:
+        if candle.timeframe is _MIN1:
             self.analysis.follow(candle, step)
 
     # --- Tickers ----------------------------------------------------------------------------------------------------

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from perpwatch.detect.detector import NEVER
 from perpwatch.detect.guards import is_known
-from perpwatch.detect.statistics import RollingMean
+from perpwatch.detect.tracks import Track, Tracks
 from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe
 
 
-@dataclass(slots=True)
-class _Track:
-    turnovers: RollingMean
-    closes: RollingMean
-    end_ms: int = 0
-    told_ms: int = -1
-    told_ratio: float = 0.0
-    told_before: tuple[int, float] = (-1, 0.0)  # what stood there before the last signal
-    told_earlier: tuple[int, float] = (-1, 0.0)  # of the candle that was told before this one
-
-
-class Breakout:
+class Breakout(Tracks):
     """Turnover above a multiple of its mean AND the high above a multiple of the mean close, both of the last hours.
 
     Formula: v > a · mean(v, H hours) and high > b · mean(close, H hours); a = 5, b = 1.10, H = 12. Up only.
@@ -47,15 +33,10 @@ class Breakout:
         """
         if volume <= 1.0 or price <= 1.0 or hours < 1:
             raise ValueError(f"multiples must exceed 1 and hours be at least 1, not {volume}, {price}, {hours}")
+        super().__init__()
         self._volume = volume
         self._price = price
         self._hours = hours
-        self._symbols: dict[str, dict[Timeframe, _Track]] = {}
-
-    def warm_up(self, symbol: str, timeframe: Timeframe, candles: Sequence[Candle]) -> None:
-        self._symbols.get(symbol, {}).pop(timeframe, None)
-        for candle in candles:
-            self._learn(self._track(symbol, timeframe), candle)
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
         track = self._track(candle.symbol, candle.timeframe)
@@ -72,45 +53,19 @@ class Breakout:
             return NEVER
         return self._volume * track.turnovers.mean
 
-    def reset(self, symbol: str) -> None:
-        """Nothing spans two candles."""
+    def _window_of(self, timeframe: Timeframe) -> int:
+        return max(2, self._hours * 60 // timeframe.minutes)
 
-    def forget(self, symbol: str) -> None:
-        self._symbols.pop(symbol, None)
-
-    def retract(self, signal: Signal) -> None:
-        """The signal was of no use: its candle may signal again."""
-        track = self._symbols.get(signal.symbol, {}).get(signal.timeframe)
-        if track is not None and track.told_ms == signal.open_time_ms:
-            track.told_ms, track.told_ratio = track.told_before
-
-    def take_over(self, other: Breakout) -> None:
-        """Go on with what another one, of the same hours, has learned."""
-        self._symbols = other._symbols
-
-    def _track(self, symbol: str, timeframe: Timeframe) -> _Track:
-        tracks = self._symbols.setdefault(symbol, {})
-        track = tracks.get(timeframe)
-        if track is None:
-            size = max(2, self._hours * 60 // timeframe.minutes)
-            track = tracks[timeframe] = _Track(RollingMean(size), RollingMean(size))
-        return track
-
-    def _judge(self, track: _Track, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
-        mean, mean_close = track.turnovers.mean, track.closes.mean
+    def _judge(self, track: Track, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
+        mean, mean_close = track.turnovers.mean, track.usual.mean
         if not track.turnovers.is_full or mean <= 0.0 or mean_close <= 0.0:
             return None
         ratio, rise = candle.turnover / mean, candle.high / mean_close
         if ratio <= self._volume or rise <= self._price:
             return None
-        # The candle before may close after the next one was told.
-        for told_ms, told_ratio in ((track.told_ms, track.told_ratio), track.told_earlier):
-            if told_ms == candle.open_time_ms and ratio < 2.0 * told_ratio:
-                return None
-        track.told_before = track.told_ms, track.told_ratio
-        if track.told_ms != candle.open_time_ms:
-            track.told_earlier = track.told_before
-        track.told_ms, track.told_ratio = candle.open_time_ms, ratio
+        if track.has_told(candle.open_time_ms, ratio):
+            return None
+        track.tell(candle.open_time_ms, ratio)
         excess = ratio / self._volume
         return Signal(
             detector=self.name,
@@ -133,9 +88,9 @@ class Breakout:
             received_time_ns=received_time_ns,
         )
 
-    def _learn(self, track: _Track, candle: Candle) -> None:
+    def _learn(self, track: Track, candle: Candle) -> None:
         if not is_known(candle) or candle.open_time_ms < track.end_ms:
             return
         track.turnovers.push(candle.turnover)
-        track.closes.push(candle.close)
+        track.usual.push(candle.close)
         track.end_ms = candle.close_time_ms

@@ -14,6 +14,8 @@ from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, 
 _WINDOW = {Timeframe.Min15: 480, Timeframe.Min60: 120}
 _MINIMUM = {Timeframe.Min15: 96, Timeframe.Min60: 48}
 
+_OPEN = Finality.OPEN
+
 
 @dataclass(slots=True)
 class _Track:
@@ -66,9 +68,12 @@ class BuildUp:
             self._advance(self._track(symbol, timeframe), candle)
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
-        if candle.timeframe not in _WINDOW or candle.finality is Finality.OPEN:
+        if candle.timeframe not in _WINDOW or candle.finality is _OPEN:
             return None
-        track = self._track(candle.symbol, candle.timeframe)
+        tracks = self._symbols.get(candle.symbol)
+        track = tracks.get(candle.timeframe) if tracks else None
+        if track is None:
+            track = self._track(candle.symbol, candle.timeframe)
         if not self._advance(track, candle):
             return None
         move = candle.close / track.start_price - 1.0 if track.start_price > 0.0 else 0.0
@@ -120,17 +125,19 @@ class BuildUp:
 
     def _advance(self, track: _Track, candle: Candle) -> bool:
         """Take a closed candle; True when the sum has just passed the threshold."""
-        if not is_known(candle) or candle.open_time_ms < track.end_ms:
+        open_time_ms = candle.open_time_ms
+        if not is_known(candle) or open_time_ms < track.end_ms:
             return False
-        if track.end_ms and candle.open_time_ms != track.end_ms:
+        if track.end_ms and open_time_ms != track.end_ms:
             _restart(track)
-        track.end_ms = candle.close_time_ms
+        track.end_ms = open_time_ms + track.timeframe.milliseconds
         x = math.log1p(candle.turnover)
         if track.values.count < _MINIMUM[track.timeframe]:
             self._learn(track, x)
             return False
         mean = track.values.mean
-        deviation = max(math.sqrt(max(track.squares.mean - mean * mean, 0.0)), 0.25)
+        variance = track.squares.mean - mean * mean
+        deviation = math.sqrt(variance) if variance > 0.0625 else 0.25
         step = min((x - mean) / deviation, 4.0) - self._drift
         if track.total + step <= 0.0:
             track.is_armed = True

@@ -20,6 +20,9 @@ from perpwatch.model import MINUTE_MS, Candle, Finality, Timeframe
 
 Floats = npt.NDArray[np.float64]
 
+_MIN1 = Timeframe.Min1
+_OPEN = Finality.OPEN
+
 #: Minutes remembered, and needed before a minute can be described.
 DAY = 1440
 MINIMUM = 360
@@ -148,15 +151,12 @@ class _Day:
         self.last: Candle | None = None
 
     def take_in(self, candle: Candle) -> None:
-        open_time_ms = candle.open_time_ms
-        self._pending.extend((candle.turnover, candle.close, self.before(candle)))
-        self.end_ms, self.close = open_time_ms + MINUTE_MS, candle.close
+        open_time_ms, close = candle.open_time_ms, candle.close
+        before = self.close if open_time_ms == self.end_ms and self.close > 0.0 else candle.open
+        self._pending.extend((candle.turnover, close, before))
+        self.end_ms, self.close = open_time_ms + MINUTE_MS, close
         if open_time_ms // MINUTE_MS % TOGETHER == self._turn:
             self.settle()
-
-    def before(self, candle: Candle) -> float:
-        """The price that the candle's return starts from."""
-        return self.close if candle.open_time_ms == self.end_ms and self.close > 0.0 else candle.open
 
     def settle(self) -> None:
         """Put all minutes before ``last`` into the means."""
@@ -184,7 +184,8 @@ class _Day:
         turnovers, closes = self._turnovers.newest(240), self._closes.newest(61)
         floor = MEAN_FLOOR * mean
         means = {count: max(float(turnovers[-count:].mean()), floor) for count in (15, 20, 60, 240)}
-        before, turnover = self.before(minute), minute.turnover
+        before = self.close if minute.open_time_ms == self.end_ms and self.close > 0.0 else minute.open
+        turnover = minute.turnover
         x, x_mean = math.log1p(turnover / mean), self._xs.mean
         deviation = math.sqrt(max(self._squares.mean - x_mean * x_mean, 0.0))
         usual_move = max(self._returns.mean, MOVE_FLOOR)
@@ -233,12 +234,7 @@ class FeatureBook:
 
     def learn(self, candle: Candle) -> None:
         """Remember a closed minute; anything else is ignored."""
-        if (
-            candle.timeframe is not Timeframe.Min1
-            or candle.finality is Finality.OPEN
-            or not is_known(candle)
-            or candle.open <= 0.0
-        ):
+        if candle.timeframe is not _MIN1 or candle.finality is _OPEN or not is_known(candle) or candle.open <= 0.0:
             return
         day = self._days.get(candle.symbol)
         if day is None:

@@ -9,6 +9,8 @@ import msgspec
 from perpwatch.detect.detector import Detector
 from perpwatch.model import MINUTE_MS, Candle, Finality, Reason, Side, Signal, Timeframe, Trades
 
+_OPEN = Finality.OPEN
+
 
 class Flow(msgspec.Struct, frozen=True, gc=False):
     """Trades of one symbol in a span of time."""
@@ -83,7 +85,7 @@ class Confirmed:
         self.detector.warm_up(symbol, timeframe, candles)
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
-        if candle.finality is Finality.OPEN:
+        if candle.finality is _OPEN:
             flow = self._flow.of_candle(candle.symbol, candle.timeframe, candle.open_time_ms)
             if flow is not None:
                 rushes = flow.buy_rushes if candle.close >= candle.open else flow.sell_rushes
@@ -91,9 +93,11 @@ class Confirmed:
                     # The detector must not see it: it would count the candle as told.
                     return None
         signal = self.detector.update(candle, event_time_ms, received_time_ns)
-        if signal is None:
-            return None
-        flow = self._flow.of_candle(candle.symbol, candle.timeframe, candle.open_time_ms)
+        return self.with_flow(signal) if signal is not None else None
+
+    def with_flow(self, signal: Signal) -> Signal:
+        """A signal of the detector inside, with the flow as further reasons where it is known."""
+        flow = self._flow.of_candle(signal.symbol, signal.timeframe, signal.open_time_ms)
         if flow is None:
             return signal
         return msgspec.structs.replace(signal, reasons=signal.reasons + reasons_of(flow))

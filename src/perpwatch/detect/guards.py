@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from math import inf
 
 from perpwatch.model import Candle, Trust
+
+# Asked for every candle: naming a member through its class takes ten times as long.
+_UNKNOWN = Trust.UNKNOWN
 
 
 def is_known(candle: Candle) -> bool:
@@ -14,7 +17,7 @@ def is_known(candle: Candle) -> bool:
     """
     return (
         candle.missing_minutes == 0
-        and candle.trust is not Trust.UNKNOWN
-        and 0.0 <= candle.turnover < math.inf
-        and 0.0 < candle.close < math.inf
+        and candle.trust is not _UNKNOWN
+        and 0.0 <= candle.turnover < inf
+        and 0.0 < candle.close < inf
     )

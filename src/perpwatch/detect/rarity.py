@@ -62,6 +62,8 @@ _WINDOWS = {
 MOVE_WINDOW = 240
 REFIT_MINUTES = 240
 
+_OPEN = Finality.OPEN
+
 
 class VolumeRarity:
     """Volume rarity AND a move, both relative to the symbol; on 1, 5, 15 and 60 minutes, closed and running.
@@ -120,6 +122,7 @@ class VolumeRarity:
         if not move > 0.0:
             raise ValueError(f"move must be positive, not {move}")
         self._risk = risk
+        self._ratio_by_risk = self._ratio_at(risk)
         self._move = move
         self._minimum_turnover = minimum_turnover
         self._has_slot_factors = has_slot_factors
@@ -136,6 +139,7 @@ class VolumeRarity:
         _check_risk(risk)
         if risk != self._risk:
             self._risk = risk
+            self._ratio_by_risk = self._ratio_at(risk)
             for market in self._markets.values():
                 for track in market.tracks.values():
                     track.wake_ratio = 0.0
@@ -165,11 +169,11 @@ class VolumeRarity:
         track.wake_ratio = 0.0
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
-        timeframe = candle.timeframe
+        symbol, timeframe = candle.symbol, candle.timeframe
         if timeframe not in _WINDOWS or not is_known(candle):
             return None
-        market = self._market(candle.symbol)
-        track = market.tracks.get(timeframe) or self._track(market, candle.symbol, timeframe)
+        market = self._markets.get(symbol) or self._market(symbol)
+        track = market.tracks.get(timeframe) or self._track(market, symbol, timeframe)
         open_time_ms = candle.open_time_ms
         if open_time_ms < track.end_ms:
             return None
@@ -179,7 +183,7 @@ class VolumeRarity:
         signal = None
         if open_time_ms >= settled_ms:
             signal = self._judge(track, candle, event_time_ms, received_time_ns)
-        if candle.finality is not Finality.OPEN:
+        if candle.finality is not _OPEN:
             market.settled_ms = settled_ms
             self._learn(track, candle)
         return signal
@@ -351,7 +355,7 @@ class VolumeRarity:
             level=level,
             price=candle.close,
             strength=ratio,
-            is_running=candle.finality is Finality.OPEN,
+            is_running=candle.finality is _OPEN,
             trust=candle.trust,
             reasons=_reasons(candle, move, usual_move, self._move, mean, ratio, needed, rarity),
             event_time_ms=event_time_ms,
@@ -363,17 +367,18 @@ class VolumeRarity:
         turnovers, windows, open_time_ms = track.turnovers, track.windows, candle.open_time_ms
         if windows.tail and turnovers.count >= windows.base and (mean := turnovers.mean) > 0.0:
             x = math.log1p(candle.turnover / mean)
-            slots, tail = self._slots[track.timeframe], track.tail
-            factor = slots.factor(open_time_ms) if self._has_slot_factors else 0.0
-            slots.push(open_time_ms, x)
-            tail.push(x - factor)
+            factor = self._slots[track.timeframe].push(open_time_ms, x)
+            tail = track.tail
+            tail.push(x - factor if self._has_slot_factors else x)
             bucket = (open_time_ms // MINUTE_MS + track.phase) // REFIT_MINUTES
-            if bucket != track.refit_at or (len(tail) == windows.tail_minimum and not tail.is_ready):
+            if bucket != track.refit_at or (tail.count == windows.tail_minimum and not tail.is_ready):
                 track.refit_at = bucket
                 tail.refit()
         turnovers.push(candle.turnover)
-        reference = _reference(track, candle)
         close = candle.close
+        reference = track.last_close if open_time_ms == track.end_ms else 0.0
+        if reference <= 0.0:
+            reference = candle.open
         track.moves.push(abs(close / reference - 1.0) if reference > 0.0 else 0.0)
         track.last_close = close
         track.end_ms = open_time_ms + track.length_ms
@@ -398,7 +403,11 @@ class VolumeRarity:
 
     def _ratio_needed(self, track: _Track) -> float:
         at_default = self.RATIO_LEARNING if track.windows.tail else self.RATIO_60
-        return at_default * math.pow(self.RATIO_PER_DECADE, math.log10(DEFAULT_RISK / self._risk))
+        return at_default * self._ratio_by_risk
+
+    def _ratio_at(self, risk: float) -> float:
+        """By how much the ratio test is stricter than at the default risk."""
+        return math.pow(self.RATIO_PER_DECADE, math.log10(DEFAULT_RISK / risk))
 
 
 class _Track:

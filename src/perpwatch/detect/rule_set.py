@@ -37,6 +37,9 @@ from perpwatch.model import (
     Timeframe,
 )
 
+_OPEN = Finality.OPEN
+_MIN1 = Timeframe.Min1
+
 #: Candles that a slice of a warm-up takes: some 3 ms of the most expensive detector.
 SLICE = 500
 
@@ -205,7 +208,7 @@ class RuleSet:
                 one.detector.warm_up(symbol, timeframe, candles)
             one.fed.add(symbol)
             yield
-        if timeframe is Timeframe.Min1:
+        if timeframe is _MIN1:
             self.scorer.warm_up(symbol, candles[:SLICE])
             for first in range(SLICE, len(candles), SLICE):
                 yield
@@ -222,17 +225,26 @@ class RuleSet:
             minute: the running minute, when the candle is a longer one that still runs; only the score needs it.
         """
         told: list[Signal] = []
-        is_running = candle.finality is Finality.OPEN
-        if not is_running and candle.timeframe is Timeframe.Min1:
-            self.scorer.learn(candle)
-        for one in self._needed_by(candle.symbol):
+        symbol = candle.symbol
+        needed = self._of_symbol.get(symbol) or self._needed_by(symbol)
+        if candle.finality is not _OPEN:
+            if candle.timeframe is _MIN1:
+                self.scorer.learn(candle)
+            for one in needed:
+                one.fed.add(symbol)
+                # Trades turn down running candles only, so they need not be asked before there is a signal.
+                signal = one.plain.update(candle, event_time_ms, received_time_ns)  # type: ignore[union-attr]
+                if signal is not None:
+                    if isinstance(one.detector, Confirmed):
+                        signal = one.detector.with_flow(signal)
+                    told += self._judge(one, signal, candle, minute)
+            return told
+        for one in needed:
             detector = one.detector
             assert detector is not None
-            if is_running and candle.turnover < detector.wake_turnover(
-                candle.symbol, candle.timeframe, candle.open_time_ms
-            ):
+            if candle.turnover < detector.wake_turnover(symbol, candle.timeframe, candle.open_time_ms):
                 continue
-            one.fed.add(candle.symbol)
+            one.fed.add(symbol)
             signal = detector.update(candle, event_time_ms, received_time_ns)
             if signal is not None:
                 told += self._judge(one, signal, candle, minute)

@@ -56,7 +56,13 @@ class RollingMean:
     def push(self, value: float) -> None:
         values, head = self._values, self._head
         if head < 0:
-            self._grow(value)
+            values.append(value)
+            self._total = total = self._total + values[-1]
+            self.count = count = self.count + 1
+            self.mean = total / count if total > 0.0 else 0.0
+            if count == self._capacity:
+                self._values = values[:]  # without the room that growing has left behind
+                self._head = 0
             return
         dropped = values[head]
         values[head] = value
@@ -74,7 +80,7 @@ class RollingMean:
         """:meth:`push` of several, oldest first: the same additions in the same order."""
         place = 0
         while self._head < 0 and place < len(new):
-            self._grow(new[place])
+            self.push(new[place])
             place += 1
         if place == len(new):
             return
@@ -90,16 +96,6 @@ class RollingMean:
         self._head = head
         self._total = total
         self.mean = total / capacity if total > 0.0 else 0.0
-
-    def _grow(self, value: float) -> None:
-        values = self._values
-        values.append(value)
-        self._total += values[-1]
-        self.count = len(values)
-        self.mean = self._total / self.count if self._total > 0.0 else 0.0
-        if self.count == self._capacity:
-            self._values = values[:]  # without the room that growing has left behind
-            self._head = 0
 
     def newest(self, count: int) -> npt.NDArray[np.float32]:
         """The last values, at most ``count``, oldest first."""
@@ -157,7 +153,6 @@ class Tail:
 
     __slots__ = (
         "_capacity",
-        "_count",
         "_excesses",
         "_gamma",
         "_gaps",
@@ -170,6 +165,8 @@ class Tail:
         "_sum_1",
         "_sum_2",
         "_values",
+        "count",
+        "is_ready",
         "threshold",
     )
 
@@ -177,11 +174,12 @@ class Tail:
         self._capacity = capacity
         self._minimum = minimum
         self._quantile = quantile
-        self._count = 0  # values in the window
+        self.count = 0  # values in the window; read only
         self._values = array("f")  # of those kept, oldest first
         self._gaps = bytearray()  # by how many values each comes after the one kept before it
         self._room = 4 * self._largest(capacity)  # so many are kept before the needless ones are looked for
         self.threshold = math.inf
+        self.is_ready = False  # fitted to enough values and excesses; read only
         self._size = 0
         self._excesses = 0
         self._sum_1 = 0.0
@@ -191,11 +189,7 @@ class Tail:
         self._is_fitted = False
 
     def __len__(self) -> int:
-        return self._count
-
-    @property
-    def is_ready(self) -> bool:
-        return self._size >= self._minimum and self._excesses >= self.MIN_EXCESSES
+        return self.count
 
     def push(self, value: float) -> bool:
         """Remember a value; True when it was an excess, so that rarities have changed visibly."""
@@ -203,8 +197,8 @@ class Tail:
         self._gaps.append(1)
         if len(self._gaps) >= self._room:
             self._thin()
-        if self._count < self._capacity:
-            self._count += 1
+        if self.count < self._capacity:
+            self.count += 1
         if self.threshold == math.inf:
             return False
         self._size += 1
@@ -214,23 +208,27 @@ class Tail:
         self._excesses += 1
         self._sum_1 += excess
         self._sum_2 += excess * excess
-        self._is_fitted = False
+        self._now_of(self._size, self._excesses)
         return True
 
     def refit(self) -> None:
         """Take threshold and excesses from the window."""
-        size = self._count
+        size = self.count
         if size < self._minimum:
             return
         self._drop_old()
         values = np.frombuffer(self._values, dtype=np.float32)
         rank = len(values) - self._largest(size)
-        self.threshold = float(np.partition(values, rank)[rank])
-        excesses = values[values > self.threshold].astype(np.float64) - self.threshold
-        self._size = size
-        self._excesses = len(excesses)
+        largest = np.partition(values, rank)[rank:].tolist()
+        self.threshold = threshold = largest[0]
+        excesses = [value - threshold for value in largest if value > threshold]
         self._sum_1 = math.fsum(excesses)
-        self._sum_2 = math.fsum(excesses * excesses)
+        self._sum_2 = math.fsum([excess * excess for excess in excesses])
+        self._now_of(size, len(excesses))
+
+    def _now_of(self, size: int, excesses: int) -> None:
+        self._size, self._excesses = size, excesses
+        self.is_ready = size >= self._minimum and excesses >= self.MIN_EXCESSES
         self._is_fitted = False
 
     def _largest(self, size: int) -> int:
@@ -252,12 +250,11 @@ class Tail:
         """Forget what no refit can need."""
         self._drop_old()
         most = self._largest(self._capacity)
-        largest: list[float] = []  # of the values later than the one that is looked at
-        values, gaps = array("f"), bytearray()
-        for value, gap in zip(reversed(self._values), reversed(self._gaps), strict=True):
-            if len(largest) < most:
-                heapq.heappush(largest, value)
-            elif value > largest[0]:
+        values, gaps = self._values[: -most - 1 : -1], self._gaps[: -most - 1 : -1]
+        largest = values.tolist()  # of the values later than the one that is looked at
+        heapq.heapify(largest)
+        for value, gap in zip(self._values[-most - 1 :: -1], self._gaps[-most - 1 :: -1], strict=True):
+            if value > largest[0]:
                 heapq.heapreplace(largest, value)
             elif gaps[-1] + gap < 256:
                 gaps[-1] += gap
@@ -311,7 +308,7 @@ class Tail:
         return TailState(
             self._values.tobytes(),
             bytes(self._gaps),
-            self._count,
+            self.count,
             self._room,
             self.threshold,
             self._size,
@@ -322,10 +319,9 @@ class Tail:
 
     def restore(self, state: TailState) -> None:
         self._values, self._gaps = array("f", state.values), bytearray(state.gaps)
-        self._count, self._room, self.threshold = state.count, state.room, state.threshold
-        self._size, self._excesses = state.size, state.excesses
+        self.count, self._room, self.threshold = state.count, state.room, state.threshold
         self._sum_1, self._sum_2 = state.sum_1, state.sum_2
-        self._is_fitted = False
+        self._now_of(state.size, state.excesses)
 
 
 class SlotFactorsState(msgspec.Struct, frozen=True, array_like=True):
@@ -374,16 +370,21 @@ class SlotFactors:
         _, hour, slot = self._place if self._place[0] == open_time_ms else self._placed(open_time_ms)
         return self._hour_factors[hour] + self._slot_factors[slot]
 
-    def push(self, open_time_ms: int, value: float) -> None:
+    def push(self, open_time_ms: int, value: float) -> float:
+        """Take a value; returns the factor as it was before."""
+        time_ms, hour, slot = self._place
+        if time_ms != open_time_ms:
+            _, hour, slot = self._placed(open_time_ms)
+        factor = self._hour_factors[hour] + self._slot_factors[slot]
         if open_time_ms >= self._day_end_ms:
             self._publish(open_time_ms // DAY_MS)
-        _, hour, slot = self._place if self._place[0] == open_time_ms else self._placed(open_time_ms)
         if value > self.CUT:
             value = self.CUT
         self._hour_totals[hour] += value
         self._hour_counts[hour] += 1.0
         self._slot_totals[slot] += value
         self._slot_counts[slot] += 1.0
+        return factor
 
     def _placed(self, open_time_ms: int) -> tuple[int, int, int]:
         minute = open_time_ms // MINUTE_MS % 1440

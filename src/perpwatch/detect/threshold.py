@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from perpwatch.detect.detector import NEVER
 from perpwatch.detect.guards import is_known
-from perpwatch.detect.statistics import RollingMean
+from perpwatch.detect.tracks import Track, Tracks
 from perpwatch.figures import times_text
 from perpwatch.model import Candle, Direction, Finality, Level, Reason, Signal, Timeframe
 
 STRONG, EXTREME = 3.0, 10.0
 
 
-@dataclass(slots=True)
-class _Track:
-    turnovers: RollingMean
-    moves: RollingMean
-    end_ms: int = 0
-    told_ms: int = -1
-    told_turnover: float = 0.0
-    told_before: tuple[int, float] = (-1, 0.0)  # what stood there before the last signal
-    told_earlier: tuple[int, float] = (-1, 0.0)  # of the candle that was told before this one
-
-
-class Threshold:
+class Threshold(Tracks):
     """Turnover, move and range against limits; every limit that is given must be reached at once.
 
     Formula: v ≥ turnover_ratio · mean(v of ``window`` candles before), abs(close / open - 1) ≥ move,
@@ -57,18 +43,13 @@ class Threshold:
             raise ValueError("give at least one of turnover_ratio, move, move_ratio and range, none of them negative")
         if window < 1:
             raise ValueError(f"window must be at least 1 candle, not {window}")
+        super().__init__()
         self._turnover_ratio = turnover_ratio
         self._move = move
         self._move_ratio = move_ratio
         self._range = range
         self._window = window
         self._minimum_turnover = minimum_turnover
-        self._symbols: dict[str, dict[Timeframe, _Track]] = {}
-
-    def warm_up(self, symbol: str, timeframe: Timeframe, candles: Sequence[Candle]) -> None:
-        self._symbols.get(symbol, {}).pop(timeframe, None)
-        for candle in candles:
-            self._learn(self._track(symbol, timeframe), candle)
 
     def update(self, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
         if not is_known(candle) or candle.open <= 0.0:
@@ -87,32 +68,12 @@ class Threshold:
             return NEVER
         least = max(self._turnover_ratio * track.turnovers.mean, self._minimum_turnover)
         is_told = track.told_ms >= track.end_ms and open_time_ms in (None, track.told_ms)
-        return max(least, 2.0 * track.told_turnover) if is_told else least
+        return max(least, 2.0 * track.told_figure) if is_told else least
 
-    def reset(self, symbol: str) -> None:
-        """Nothing spans two candles."""
+    def _window_of(self, timeframe: Timeframe) -> int:
+        return self._window
 
-    def forget(self, symbol: str) -> None:
-        self._symbols.pop(symbol, None)
-
-    def retract(self, signal: Signal) -> None:
-        """The signal was of no use: its candle may signal again."""
-        track = self._symbols.get(signal.symbol, {}).get(signal.timeframe)
-        if track is not None and track.told_ms == signal.open_time_ms:
-            track.told_ms, track.told_turnover = track.told_before
-
-    def take_over(self, other: Threshold) -> None:
-        """Go on with what another one, of the same window, has learned."""
-        self._symbols = other._symbols
-
-    def _track(self, symbol: str, timeframe: Timeframe) -> _Track:
-        tracks = self._symbols.setdefault(symbol, {})
-        track = tracks.get(timeframe)
-        if track is None:
-            track = tracks[timeframe] = _Track(RollingMean(self._window), RollingMean(self._window))
-        return track
-
-    def _judge(self, track: _Track, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
+    def _judge(self, track: Track, candle: Candle, event_time_ms: int, received_time_ns: int) -> Signal | None:
         mean = track.turnovers.mean
         if (
             not track.turnovers.is_full
@@ -120,20 +81,15 @@ class Threshold:
             or candle.turnover < max(self._turnover_ratio * mean, self._minimum_turnover)
         ):
             return None
-        # The candle before may close after the next one was told.
-        for told_ms, told_turnover in ((track.told_ms, track.told_turnover), track.told_earlier):
-            if told_ms == candle.open_time_ms and candle.turnover < 2.0 * told_turnover:
-                return None
+        if track.has_told(candle.open_time_ms, candle.turnover):
+            return None
         move = 100.0 * (candle.close / candle.open - 1.0)
         height = 100.0 * (candle.high - candle.low) / candle.open
-        usual_move = track.moves.mean
+        usual_move = track.usual.mean
         if abs(move) < max(self._move, self._move_ratio * usual_move) or height < self._range:
             return None
         ratio = candle.turnover / mean
-        track.told_before = track.told_ms, track.told_turnover
-        if track.told_ms != candle.open_time_ms:
-            track.told_earlier = track.told_before
-        track.told_ms, track.told_turnover = candle.open_time_ms, candle.turnover
+        track.tell(candle.open_time_ms, candle.turnover)
         excess = ratio / self._turnover_ratio if self._turnover_ratio > 0.0 else 0.0
         reasons = [
             Reason("move", move, "%", f"{move:+.2f} % in {candle.timeframe.minutes} min"),
@@ -163,9 +119,9 @@ class Threshold:
             received_time_ns=received_time_ns,
         )
 
-    def _learn(self, track: _Track, candle: Candle) -> None:
+    def _learn(self, track: Track, candle: Candle) -> None:
         if not is_known(candle) or candle.open <= 0.0 or candle.open_time_ms < track.end_ms:
             return
         track.turnovers.push(candle.turnover)
-        track.moves.push(100.0 * abs(candle.close / candle.open - 1.0))
+        track.usual.push(100.0 * abs(candle.close / candle.open - 1.0))
         track.end_ms = candle.close_time_ms

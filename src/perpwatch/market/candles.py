@@ -68,7 +68,10 @@ _DOWN = 1 << 62
 #: Wakes on every push.
 _ALWAYS = -1.0
 
+# Named for every candle: through their class they take ten times as long.
 _MIN1 = Timeframe.Min1
+_OPEN, _SUCCESSOR, _CLOCK = Finality.OPEN, Finality.SUCCESSOR, Finality.CLOCK
+_STREAMED, _UNKNOWN = Trust.STREAMED, Trust.UNKNOWN
 #: Longer timeframes and their lengths in ms.
 _LONGER = tuple((timeframe, timeframe.milliseconds) for timeframe in ANALYSED_TIMEFRAMES if timeframe is not _MIN1)
 _PLACES = {timeframe: place for place, (timeframe, _) in enumerate(_LONGER)}
@@ -233,7 +236,7 @@ class _Bucket:
         first, last, timeframe = self._first, self.last, self._timeframe
         assert first is not None
         assert last is not None
-        is_open = last.finality is Finality.OPEN
+        is_open = last.finality is _OPEN
         expected = (last.open_time_ms - self.start_ms) // MINUTE_MS + 1 if is_open else timeframe.minutes
         missing = expected - self._count + self._missing
         return Candle(
@@ -248,7 +251,7 @@ class _Bucket:
             base_volume=self._base_volume,
             turnover=self.turnover,
             finality=last.finality,
-            trust=Trust.UNKNOWN if missing else _BY_TRUST[self._rank],
+            trust=_UNKNOWN if missing else _BY_TRUST[self._rank],
             real_open=self._real_open,
             real_high=self._real_high,
             real_low=self._real_low,
@@ -601,7 +604,7 @@ class CandleBook:
                 series.spoke_ms = pushed_ms
             was_up = series.good_since_ms <= open_time_ms
             if traded is not None and (was_up or pushed_ms >= series.good_since_ms):
-                self._close_traded(series, self._final(series, traded, finality, Trust.STREAMED), outcome)
+                self._close_traded(series, self._final(series, traded, finality, _STREAMED), outcome)
             elif traded is not None or not was_up:
                 self._miss(series, open_time_ms, outcome)
             elif not self._close_silent(series, open_time_ms, outcome):
@@ -656,12 +659,12 @@ class CandleBook:
                 break
             series.settling.pop(0)
             if ended.open_time_s == open_time_s:
-                return ended, pushed_ms, Finality.SUCCESSOR
+                return ended, pushed_ms, _SUCCESSOR
             self.counters.late += 1
         if series.running_open_s == open_time_s:
             running, series.running, series.running_open_s = series.running, None, 0
-            return running, series.last_push_ms, Finality.CLOCK
-        return None, 0, Finality.CLOCK
+            return running, series.last_push_ms, _CLOCK
+        return None, 0, _CLOCK
 
     def _miss(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
         symbol = series.contract.symbol
@@ -810,7 +813,7 @@ class CandleBook:
     def running_candle(self, series: Series, timeframe: Timeframe) -> Candle:
         """The candle of ``timeframe`` that is being formed, from its ended minutes and the running one."""
         assert series.running is not None
-        minute = self._final(series, series.running, Finality.OPEN, Trust.STREAMED)
+        minute = self._final(series, series.running, _OPEN, _STREAMED)
         if timeframe is _MIN1:
             return minute
         bucket = self._ended(series, timeframe).copy()
