@@ -169,6 +169,26 @@ async def test_a_restart_knows_what_one_that_saw_everything_knows(tmp_path: Path
     assert states[2] != states[0]
 
 
+async def test_what_is_kept_while_it_runs_is_part_of_the_past(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path}/perpwatch.db")
+    minutes = market(300)
+    first_ms, end_ms = minutes[0].open_time_ms, minutes[-1].close_time_ms
+    async with Writer(database) as writer:
+        engine, reader = engine_of(), Reader(database)
+        keeper = Keeper(engine, reader, writer)
+        assert keeper.past(SYMBOL, Timeframe.Min5, 0, end_ms) == []  # nothing is there yet
+        for some in (minutes[150:], minutes):  # the second reaches further back
+            batch = Batch("rest", (T0 + 10_000) * 1_000_000, T0 + 10_000, [history(some)])
+            keeper.note(batch, engine.take(batch))
+            assert await writer.flush(10.0)
+        for timeframe in (Timeframe.Min1, Timeframe.Min5):
+            past = keeper.past(SYMBOL, timeframe, 0, end_ms)
+            assert past == [one for one in reader.market_candles(timeframe, 0, end_ms) if one.symbol == SYMBOL]
+            assert past[0].open_time_ms == -(-first_ms // timeframe.milliseconds) * timeframe.milliseconds
+            assert keeper.past(SYMBOL, timeframe, 0, first_ms) == []
+    database.close()
+
+
 async def test_a_store_that_cannot_be_read_leaves_the_history(tmp_path: Path) -> None:
     minutes = market(1_980)
     database = Database.open(f"sqlite:///{tmp_path}/perpwatch.db")

@@ -7,6 +7,7 @@ A minute and what the ledger says of it are written together, so that after a cr
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,6 +85,8 @@ class Keeper:
         self._is_history_kept = is_history_kept
         self._hours: dict[tuple[str, int], bytearray] = {}  # the ledger as the store has it: symbol, hour
         self._contracts: dict[str, Contract] = {}  # as the store has them
+        self._oldest_ms: dict[Timeframe, int] = {}  # candles that were found in the store, or put since
+        self._is_oldest_asked: set[Timeframe] = set()
         self._compared_ms = 0
         self._compared: dict[str, tuple[int, bytes]] = {}  # what the ledger was then: first minute, codes
         #: What is to be stored together with an alert: who is to be told of it.
@@ -138,10 +141,23 @@ class Keeper:
     def past(self, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
         """Candles of a symbol that open within the window, oldest first; none when the store cannot be read."""
         try:
-            return self.reader.candles(symbol, timeframe, start_ms, end_ms)
+            # A start asks for twenty windows of each symbol, on the loop, and a new store has next to none of them.
+            oldest_ms = self._oldest(timeframe)
+            if end_ms <= oldest_ms:
+                return []
+            return self.reader.candles(symbol, timeframe, max(start_ms, int(oldest_ms)), end_ms)
         except StoreError as error:
             logger.warning("the past of %s cannot be read: %s", symbol, error)
             return []
+
+    def _oldest(self, timeframe: Timeframe) -> float:
+        """No candle in the store, or on its way there, opens before this; infinite when there is none."""
+        if timeframe not in self._is_oldest_asked:
+            stored_ms = self.reader.oldest_open_time_ms(timeframe)
+            self._is_oldest_asked.add(timeframe)
+            if stored_ms is not None:
+                self._oldest_ms[timeframe] = min(stored_ms, self._oldest_ms.get(timeframe, stored_ms))
+        return self._oldest_ms.get(timeframe, math.inf)
 
     # --- The flow ---------------------------------------------------------------------------------------------------
 
@@ -266,6 +282,10 @@ class Keeper:
                     self._mark(symbol, open_time_ms, EMPTY_CODE, touched)
 
     def _put(self, records: list[Record], touched: set[tuple[str, int]]) -> None:
+        oldest_ms = self._oldest_ms
+        for record in records:
+            if type(record) is Candle and record.open_time_ms < oldest_ms.get(record.timeframe, math.inf):
+                oldest_ms[record.timeframe] = record.open_time_ms
         records += [LedgerHour(*key, bytes(self._hours[key])) for key in sorted(touched)]
         self.writer.put_now(*records)
 

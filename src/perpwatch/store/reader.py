@@ -35,11 +35,17 @@ class Reader:
     def candles(self, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
         """Candles of a symbol that open within the window, oldest first; those that are missing are left out."""
         with self._database.reading() as connection:
-            bounds = _bounds(connection, timeframe)
-            if bounds is None:
-                return []
-            start_ms, end_ms = max(start_ms, bounds[0]), min(end_ms, bounds[1] + 1)
+            if end_ms - start_ms > TIMES_PER_STATEMENT * timeframe.milliseconds:
+                bounds = _bounds(connection, timeframe)
+                if bounds is None:
+                    return []
+                start_ms, end_ms = max(start_ms, bounds[0]), min(end_ms, bounds[1] + 1)
             return _of_symbol(connection, symbol, timeframe, start_ms, end_ms)
+
+    def oldest_open_time_ms(self, timeframe: Timeframe) -> int | None:
+        """When the oldest candle of a timeframe opens, whichever symbol it is of; None when there is none."""
+        with self._database.reading() as connection:
+            return _oldest_ms(connection, timeframe)
 
     def newest_candles(self, symbol: str, timeframe: Timeframe, count: int) -> list[Candle]:
         """The last ``count`` candles of a symbol that are there, oldest first."""
@@ -204,13 +210,18 @@ class Reader:
 def _bounds(connection: Connection, timeframe: Timeframe) -> tuple[int, int] | None:
     """Open times of the oldest and the newest candle of a timeframe."""
     # Two questions, because SQLite finds one end of a key at once and both only by reading everything between.
-    time, of_timeframe = schema.candles.c.open_time_ms, schema.candles.c.timeframe == _code(timeframe)
-    first_ms = connection.scalar(select(func.min(time)).where(of_timeframe))
+    first_ms = _oldest_ms(connection, timeframe)
     if first_ms is None:
         return None
-    last_ms = connection.scalar(select(func.max(time)).where(of_timeframe))
+    candles = schema.candles.c
+    last_ms = connection.scalar(select(func.max(candles.open_time_ms)).where(candles.timeframe == _code(timeframe)))
     assert last_ms is not None
     return first_ms, last_ms
+
+
+def _oldest_ms(connection: Connection, timeframe: Timeframe) -> int | None:
+    candles = schema.candles.c
+    return connection.scalar(select(func.min(candles.open_time_ms)).where(candles.timeframe == _code(timeframe)))
 
 
 def _of_symbol(connection: Connection, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
