@@ -1,18 +1,17 @@
-"""What all views share: which watch they show, the head of a page, and the small parts that pages are made of."""
+"""What all views share: the head of a page, and the small parts that pages are made of."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from nicegui import context, events, ui
 
-from perpwatch.app.api_hub import Hub
-from perpwatch.app.api_security import Access, address_of
+from perpwatch.app.api_security import address_of
+from perpwatch.app.dashboard.shown import shown_access
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import Trust
 
@@ -30,45 +29,12 @@ TRUST_WORDS = {
 }
 
 
-@dataclass(slots=True)
-class _Shown:
-    """What the pages show at present."""
-
-    hub: Hub | None = None
-    access: Access | None = None
-
-
-_shown = _Shown()
-
-
-@contextlib.contextmanager
-def show(hub: Hub, access: Access) -> Iterator[None]:
-    """Let the pages show this watch; one at a time in a process."""
-    _shown.hub, _shown.access = hub, access
-    try:
-        yield
-    finally:
-        _shown.hub = _shown.access = None
-
-
-def is_shown() -> bool:
-    """Whether a watch is shown already."""
-    return _shown.hub is not None
-
-
-def shown_hub() -> Hub:
-    """The watch that is shown."""
-    assert _shown.hub is not None, "no watch is shown"
-    return _shown.hub
-
-
 # --- Acting ----------------------------------------------------------------------------------------------------------
 
 
 def _may_act() -> str:
     """Why whoever looks at this page may not act; empty when he may."""
-    access = _shown.access
-    assert access is not None
+    access = shown_access()
     if not access.has_token:
         return "Actions are off: set dashboard.token and restart."
     if not access.is_signed_in(context.client.request.cookies):
@@ -94,8 +60,7 @@ def act(action: Any, *arguments: Any, said: str) -> bool:
 
 def _who() -> str:
     """Whoever looks at this page, as the log names him."""
-    assert _shown.access is not None
-    return _shown.access.who(context.client.request)
+    return shown_access().who(context.client.request)
 
 
 # --- The frame -------------------------------------------------------------------------------------------------------
@@ -131,8 +96,8 @@ def frame(path: str, *, needs_pulse: bool = True) -> Iterator[None]:
         ui.element("button").classes("pw-button pw-theme").props('aria-label="dark or light" title="dark or light"').on(
             "click", on_theme, js_handler=f"() => emit(perpwatch.flipTheme('{THEME_COOKIE}'))"
         ).add_slot("default", "◐")
-        access = _shown.access
-        if access is not None and access.has_token and not access.is_signed_in(context.client.request.cookies):
+        access = shown_access()
+        if access.has_token and not access.is_signed_in(context.client.request.cookies):
             ui.link("Sign in", f"/login?next={quote(path)}").classes("pw-button")
     ui.element("div").classes("pw-stale").props("id=pw-stale role=alert hidden")
     ui.element("div").classes("pw-note").props("id=pw-note hidden")

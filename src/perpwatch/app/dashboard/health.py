@@ -19,9 +19,9 @@ from perpwatch.app.dashboard.frame import (
     frame,
     lines,
     panel,
-    shown_hub,
     trust_legend,
 )
+from perpwatch.app.dashboard.shown import shown_hub
 from perpwatch.app.delivery import ChannelStatus
 from perpwatch.app.freshness import ages_text
 from perpwatch.app.health import Health

@@ -8,7 +8,8 @@ from nicegui import ui
 
 from perpwatch.app.dashboard.cards import chip
 from perpwatch.app.dashboard.findings import Finding, Findings
-from perpwatch.app.dashboard.frame import LOOK_S, frame, panel, shown_hub
+from perpwatch.app.dashboard.frame import LOOK_S, frame, panel
+from perpwatch.app.dashboard.shown import shown_hub
 
 #: Findings that are looked through, and alerts that are named above the map.
 MOST_FINDINGS, NEWEST_ALERTS = 200, 6

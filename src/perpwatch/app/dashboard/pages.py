@@ -2,15 +2,12 @@
 
 What changes every second on many rows goes to the browser by the API's own stream, made once for everybody; the rest is
 kept up to date from here, for each open page. The pages belong to the process, as NiceGUI wants it; which watch they
-show is set by :func:`perpwatch.app.dashboard.frame.show`.
+show is set by :func:`perpwatch.app.dashboard.shown.show`. This module is imported when the first page is asked for.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 from nicegui import ui
 
 from perpwatch.app.dashboard.health import health
@@ -19,13 +16,10 @@ from perpwatch.app.dashboard.rules import rules
 from perpwatch.app.dashboard.signals import signals
 from perpwatch.app.dashboard.symbol import symbol
 
-STATIC = Path(__file__).parent / "static"
-
 
 def _application() -> FastAPI:
     """Made once in a process."""
     application = FastAPI(openapi_url=None)
-    application.mount("/static", StaticFiles(directory=STATIC))
     title = "perpwatch"
     ui.page("/", title=f"Market · {title}")(market)
     ui.page("/signals", title=f"Signals · {title}")(signals)

@@ -9,7 +9,8 @@ from nicegui import ui
 from perpwatch.app.api_hub import Hub, changed_rule
 from perpwatch.app.api_records import RuleRecord
 from perpwatch.app.api_trial import NOTHING_KEPT, TrialRunning, to_toml
-from perpwatch.app.dashboard.frame import LOOK_S, act, button, figures, frame, name_button, panel, shown_hub
+from perpwatch.app.dashboard.frame import LOOK_S, act, button, figures, frame, name_button, panel
+from perpwatch.app.dashboard.shown import shown_hub
 from perpwatch.detect.rules import Rule
 from perpwatch.errors import ConfigurationError
 

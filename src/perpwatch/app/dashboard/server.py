@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perpwatch.app.api import create_api
@@ -25,8 +27,7 @@ from perpwatch.app.api_hub import Hub
 from perpwatch.app.api_security import Access, Gate
 from perpwatch.app.bot import Bot
 from perpwatch.app.config import Config
-from perpwatch.app.dashboard.frame import is_shown, show
-from perpwatch.app.dashboard.pages import PAGES
+from perpwatch.app.dashboard.shown import is_shown, show
 from perpwatch.app.dashboard_config import DashboardConfig
 from perpwatch.app.engine import Step
 from perpwatch.app.health import Monitor
@@ -37,25 +38,69 @@ from perpwatch.store import Database, Reader
 
 logger = logging.getLogger(__name__)
 
+STATIC = Path(__file__).parent / "static"
 #: Connections that are no live streams of the API: pages, and whoever asks something.
 OTHER_CONNECTIONS = 200
 #: How long readers are waited for at the end.
 GOODBYE_S = 1
 
 
-class _Site:
-    """The API below ``/api/`` and the form to sign in; pages everywhere else. Each finds the hub up to date."""
+class _Pages:
+    """The pages, loaded when somebody asks for the first: a watch that nobody looks at does not carry their libraries.
 
-    def __init__(self, hub: Hub, api: ASGIApp) -> None:
-        self._hub = hub
-        self._api = api
-        self._pages = MarkedScripts(PAGES)
+    That takes a second, in a thread, because the watch goes on meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._running = contextlib.AsyncExitStack()
+        self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._hub.look()
-        is_api = scope["type"] != "lifespan" and (scope["path"].startswith("/api/") or scope["path"] == "/login")
-        await (self._api if is_api else self._pages)(scope, receive, send)
+        app = self._app or await self._loaded()
+        await app(scope, receive, send)
+
+    async def close(self) -> None:
+        """End what the pages run in the background."""
+        async with self._lock:
+            await self._running.aclose()
+
+    async def _loaded(self) -> ASGIApp:
+        async with self._lock:
+            if self._app is None:
+                pages = await asyncio.to_thread(_load_pages)
+                await self._running.enter_async_context(pages.router.lifespan_context(pages))
+                self._app = MarkedScripts(pages)
+            return self._app
+
+
+def _load_pages() -> Starlette:
+    from perpwatch.app.dashboard.pages import PAGES
+
+    return PAGES
+
+
+class _Site:
+    """The API below ``/api/`` and the form to sign in, files below ``/static/``; pages everywhere else.
+
+    API and pages find the hub up to date.
+    """
+
+    def __init__(self, hub: Hub, api: ASGIApp, pages: ASGIApp) -> None:
+        self._hub = hub
+        self._api = api
+        self._pages = pages
+        self._files = Starlette()
+        self._files.mount("/static", StaticFiles(directory=STATIC))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path.startswith("/static/"):
+            await self._files(scope, receive, send)
+            return
+        await self._hub.look()
+        app = self._api if path.startswith("/api/") or path == "/login" else self._pages
+        await app(scope, receive, send)
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +143,8 @@ async def dashboard(
     )
     hub.config_file = config_file
     access = Access(settings, time.monotonic)
-    app = Gate(_Site(hub, create_api(hub, access)), access)
+    pages = _Pages()
+    app = Gate(_Site(hub, create_api(hub, access), pages), access)
     # What it warns of is what others send; they are told, and would fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(
@@ -109,7 +155,7 @@ async def dashboard(
             limit_concurrency=3 * settings.max_clients + OTHER_CONNECTIONS + 1,
             log_config=None,
             access_log=False,
-            lifespan="on",
+            lifespan="off",
             server_header=False,
             proxy_headers=False,
             ws_max_size=1 << 20,
@@ -140,6 +186,7 @@ async def dashboard(
                 topic.close("the watch ends")
             server.should_exit = True
             await asyncio.gather(looking, serving, return_exceptions=True)
+            await pages.close()
             listening.close()
             if database is not None:
                 database.close()

@@ -6,7 +6,8 @@ from nicegui import ui
 
 from perpwatch.app.dashboard.cards import Cards
 from perpwatch.app.dashboard.findings import Findings
-from perpwatch.app.dashboard.frame import LOOK_S, frame, shown_hub
+from perpwatch.app.dashboard.frame import LOOK_S, frame
+from perpwatch.app.dashboard.shown import shown_hub
 
 #: Findings that are looked through, and cards that are shown.
 MOST_FINDINGS, MOST_CARDS = 1_000, 80

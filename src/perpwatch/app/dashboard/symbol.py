@@ -18,9 +18,9 @@ from perpwatch.app.dashboard.frame import (
     frame,
     name_button,
     panel,
-    shown_hub,
     trust_legend,
 )
+from perpwatch.app.dashboard.shown import shown_hub
 from perpwatch.app.usual import USUAL_CANDLES
 from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Timeframe, Trust
 
