@@ -184,6 +184,19 @@ def test_a_longer_running_candle_is_scored_by_its_running_minute() -> None:
     assert scorer.reasons(minute)[0].name == SCORE
 
 
+def test_a_running_minute_is_scored_anew_when_more_is_known_of_the_past() -> None:
+    candles = drawn(2000, seed=3)
+    minute = candle(candles[-1].close_time_ms, 130.0, 3e6, open=100.0, finality=Finality.OPEN)
+    late, whole = Scorer(shipped()), Scorer(shipped())
+    late.warm_up("ABC_USDT", candles[:-1])
+    before = late.reasons(minute)
+    late.learn(candles[-1])
+    whole.warm_up("ABC_USDT", candles)
+    assert late.reasons(minute) == whole.reasons(minute) != before
+    late.forget("ABC_USDT")
+    assert late.reasons(minute) == ()
+
+
 def test_without_a_model_there_is_no_score_and_nothing_else_changes() -> None:
     scorer = Scorer(None)
     for one in drawn(500, seed=1):

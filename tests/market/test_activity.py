@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 from perpwatch.market.activity import Activity
+from perpwatch.market.referee import Referee
 from perpwatch.model import MINUTE_MS, Ticker, Tickers
 
 T0_MS = 1_791_201_600_000
@@ -47,3 +50,34 @@ def test_an_older_frame_changes_nothing() -> None:
     activity.hear(frame(4, A=50.0))
     activity.hear(frame(65, A=100.0))
     assert activity.shares() == {"A": 0.0}
+
+
+def test_what_the_referee_heard_says_the_same_as_the_frames() -> None:
+    chance, referee = random.Random(1), Referee()
+    by_frames, by_ear = Activity(), Activity()
+    volumes = dict.fromkeys("ABCDE", 100.0)
+    for number in range(400):
+        minute = number / 4
+        if number == 150:
+            for one in (by_frames, by_ear, referee):
+                one.lose()
+        rows = {symbol: volume for symbol, volume in volumes.items() if chance.random() < 0.6}
+        tickers = frame(minute, **rows)
+        by_frames.hear(tickers)
+        by_ear.note(referee.hear(tickers), tickers.event_time_ms)
+        assert by_ear.shares() == by_frames.shares()
+        for place, symbol in enumerate(volumes):
+            if chance.random() < 0.02 * 4**place:
+                volumes[symbol] += chance.choice((-1.0, 1.0))
+    assert 0.0 < by_ear.shares()["A"] < by_ear.shares()["E"]
+
+
+def test_nothing_the_referee_heard_is_said_after_an_interruption() -> None:
+    referee, activity = Referee(), Activity()
+    for minute in range(3):
+        tickers = frame(minute, A=100.0 + minute)
+        activity.note(referee.hear(tickers), tickers.event_time_ms)
+    activity.lose()
+    for minute in range(3, 64):
+        activity.hear(frame(minute, B=1.0))
+    assert activity.shares() == {"B": 0.0}

@@ -111,7 +111,7 @@ class Engine:
         self.book = CandleBook(self.ledger, self.referee)
         self.repairs = RepairQueue(self.ledger)
         self.activity = Activity()
-        self.tickers: dict[str, Ticker] = {}  # the newest row of each symbol, wherever it came from
+        self.tickers = self.referee.rows  # the newest row of each symbol, wherever it came from
         self.details: dict[str, Ticker] = {}  # the newest by REST: open interest, funding, best prices
         self._hears_stream = False  # whether the whole-market ticker is streamed
         self.warm: dict[str, None] = {}  # symbols whose history is known, so that detectors may speak
@@ -253,16 +253,15 @@ class Engine:
         # The row of one contract says when it was heard, and nothing about the market at that moment.
         is_of_market = _WORD_OF[type(tickers)] is Tickers
         if batch.source == "rest":
+            # Not for the referee: it trails the stream, and would look like trades that nobody pushed.
             self._take_details(tickers)
+            if is_of_market and not self._hears_stream:
+                self.activity.hear(tickers)
+        elif is_of_market:
+            self.activity.note(self.book.hear(tickers, step.outcome), tickers.event_time_ms)
         else:
-            newest = self.tickers
             for ticker in tickers.tickers:
-                newest[ticker.symbol] = ticker
-            if is_of_market:
-                # Not what REST shows: it trails the stream, and would look like trades that nobody pushed.
-                self.book.hear(tickers, step.outcome)
-        if is_of_market and (batch.source != "rest" or not self._hears_stream):
-            self.activity.hear(tickers)
+                self.tickers[ticker.symbol] = ticker
         # Rows of the market's stream have no figures beside the price that a reason could name.
         if batch.source == "rest" or not is_of_market or self.analysis.rules.watches_tickers:
             self.analysis.hear(tickers, batch.received_time_ns, step)
@@ -344,7 +343,7 @@ class Engine:
             open_ms = minute.open_time_ms - minute.open_time_ms % timeframe.milliseconds
             least = analysis.wake_turnover(symbol, timeframe, open_ms)
             if turnover >= least:
-                candle = book.running_candle(series, timeframe)
+                candle = minute if timeframe is Timeframe.Min1 else book.running_candle(series, timeframe)
                 analysis.judge_running(candle, minute, event_time_ms, received_ns, step)
                 least = analysis.wake_turnover(symbol, timeframe, open_ms)  # higher once it has spoken
             # The minutes of a longer candle that have ended count towards what wakes it.

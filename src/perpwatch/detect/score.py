@@ -174,18 +174,22 @@ class Scorer:
     def __init__(self, model: Model | None) -> None:
         self.model = model
         self._book = FeatureBook()
+        self._scored: tuple[Candle | None, tuple[Reason, ...]] = None, ()  # the minute that was scored last, and how
 
     def warm_up(self, symbol: str, minutes: Sequence[Candle]) -> None:
         """Take closed minutes, oldest first, as the whole past of the symbol."""
         if self.model is not None:
+            self._scored = None, ()
             self._book.warm_up(symbol, minutes)
 
     def learn(self, candle: Candle) -> None:
         """Take a closed minute, before the signals on it are scored; other candles are ignored."""
         if self.model is not None:
+            self._scored = None, ()
             self._book.learn(candle)
 
     def forget(self, symbol: str) -> None:
+        self._scored = None, ()
         self._book.forget(symbol)
 
     def reasons(self, candle: Candle, minute: Candle | None = None) -> tuple[Reason, ...]:
@@ -201,7 +205,16 @@ class Scorer:
         is_running = candle.finality is Finality.OPEN
         if is_running and candle.timeframe is not Timeframe.Min1 and minute is None:
             return ()
-        row = self._book.features(candle.symbol, (minute or candle) if is_running else None)
+        if not is_running:
+            return self._reasons(model, candle.symbol, None)
+        described = minute or candle
+        # A push that stands out does so on several timeframes, and is the same minute on all of them.
+        if self._scored[0] is not described:
+            self._scored = described, self._reasons(model, candle.symbol, described)
+        return self._scored[1]
+
+    def _reasons(self, model: Model, symbol: str, running: Candle | None) -> tuple[Reason, ...]:
+        row = self._book.features(symbol, running)
         if row is None:
             return ()
         raw = float(raw_scores(model, row[None, :])[0])

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from perpwatch.market.ledger import Ledger, Span
-from perpwatch.market.referee import PATIENCE_MS, TICKER_LAG_MS, Referee
+from perpwatch.market.referee import PATIENCE_MS, TICKER_LAG_MS, Heard, Referee
 from perpwatch.model import (
     ANALYSED_TIMEFRAMES,
     MINUTE_MS,
@@ -557,12 +557,30 @@ class CandleBook:
             if not series.is_up:
                 self._close(series, until_ms, outcome)
 
-    def hear(self, tickers: Tickers, outcome: Outcome) -> None:
-        """Let the referee listen, then settle what waited for its verdict."""
-        self._referee.hear(tickers)
+    def hear(self, tickers: Tickers, outcome: Outcome) -> Heard:
+        """Let the referee listen, then settle what waited for its verdict; returns what it heard."""
+        heard = self._referee.hear(tickers)
         if self._awaiting_witness:
             self._settle_awaiting(outcome)
+        self._suspect(heard)
         self._find_broken(outcome)
+        return heard
+
+    def _suspect(self, heard: Heard) -> None:
+        """Note whose stream has not answered; nearly all have, and need no acquittal."""
+        referee, series_of, since_ms = self._referee, self.series, heard.since_ms
+        suspects = referee.suspects()
+        least_ms = since_ms - TICKER_LAG_MS
+        for symbol in heard.risen:
+            series = series_of.get(symbol)
+            # Good only since later, or not at all: then nothing was to be pushed.
+            if (
+                series is not None
+                and series.last_push_ms < least_ms
+                and series.good_since_ms <= since_ms
+                and symbol not in suspects
+            ):
+                referee.suspect(symbol, since_ms)
 
     def _settle_awaiting(self, outcome: Outcome) -> None:
         if not self._awaiting_witness:
@@ -580,7 +598,6 @@ class CandleBook:
         acquitted = []
         for symbol, rise_from_ms in suspects.items():
             series = series_of.get(symbol)
-            # Good only since later, or not at all: then nothing was to be pushed.
             if (
                 series is None
                 or series.last_push_ms >= rise_from_ms - TICKER_LAG_MS

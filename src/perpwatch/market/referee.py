@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from perpwatch.model import Tickers
+from perpwatch.model import Ticker, Tickers
 
 #: How long a candle push may take after the trade that causes it. Pushes follow trades within a fraction of a second;
 #: the rest is room for a lagging connection.
@@ -32,10 +32,20 @@ class _Witness:
     rises: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=KEPT_RISES))
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a frame of the whole-market ticker said of trades."""
+
+    since_ms: int  # the frame before, after which the trades behind the rises happened
+    risen: list[str]  # symbols whose volume rose while the stream was whole
+    new: list[str]  # symbols that are spoken of for the first time since the stream was interrupted
+
+
 class Referee:
     """Keeps the witness of each symbol. All times are the exchange's."""
 
     def __init__(self) -> None:
+        self.rows: dict[str, Ticker] = {}  # the newest of each symbol; kept here because each row is looked at here
         self._witnesses: dict[str, _Witness] = {}
         self._suspects: dict[str, int] = {}  # symbol -> start of the rise that nobody has explained yet
         self._since_ms: int | None = None
@@ -44,32 +54,39 @@ class Referee:
 
     # --- What the ticker stream says -------------------------------------------------------------------------------
 
-    def hear(self, tickers: Tickers) -> None:
+    def hear(self, tickers: Tickers) -> Heard:
         """Take a frame of the whole-market ticker."""
         now_ms = tickers.event_time_ms
+        risen: list[str] = []
+        new: list[str] = []
         if now_ms < self.as_of_ms:
-            return  # an older picture can only mislead
+            return Heard(self.as_of_ms, risen, new)  # an older picture can only mislead
         if self._since_ms is None:
             self._since_ms = now_ms
         before_ms, self.as_of_ms = self.as_of_ms, now_ms
-        witnesses, suspects, watch = self._witnesses, self._suspects, self._watch
+        rows, witnesses, watch = self.rows, self._witnesses, self._watch
         rise, was_watched = (before_ms, now_ms), before_ms >= self._since_ms
         for ticker in tickers.tickers:
+            symbol = ticker.symbol
+            rows[symbol] = ticker
             contracts = ticker.contracts_24h
             if contracts is None:
                 continue
-            symbol = ticker.symbol
             witness = witnesses.get(symbol)
             if witness is None:
                 witnesses[symbol] = _Witness(contracts, now_ms, watch)
+                new.append(symbol)
                 continue
-            if was_watched and contracts > witness.contracts_24h:
+            if contracts > witness.contracts_24h and was_watched:
                 witness.rises.append(rise)
-                if witness.watch == watch and symbol not in suspects:
-                    suspects[symbol] = before_ms
+                if witness.watch == watch:
+                    risen.append(symbol)
                 # Else it may have risen while the stream was interrupted: no proof of anything, quiet included.
             witness.contracts_24h = contracts
-            witness.watch = watch
+            if witness.watch != watch:
+                witness.watch = watch
+                new.append(symbol)
+        return Heard(before_ms, risen, new)
 
     def lose(self) -> None:
         """The ticker stream was interrupted: what it would have said is not known."""
@@ -112,6 +129,10 @@ class Referee:
             if not was_before and not was_after:
                 return False
         return True
+
+    def suspect(self, symbol: str, since_ms: int) -> None:
+        """The volume of a symbol rose after ``since_ms``, and its own stream has not answered yet."""
+        self._suspects.setdefault(symbol, since_ms)
 
     def suspects(self) -> dict[str, int]:
         """Symbols whose volume rose, with the exchange time after which their own stream must have spoken."""
