@@ -164,7 +164,8 @@ async def test_a_chat_shows_an_episode_as_one_message_whose_picture_follows_it(
         async with watch(tmp_path, unused, **telegram) as watched:
             first = alert()
             minutes = watched.bot.engine.book.series["BEAT_USDT"].minutes
-            minutes += [minute(first, number, 98.0 + number % 2) for number in range(-60, 0)]
+            for number in range(-60, 0):
+                minutes.append(minute(first, number, 98.0 + number % 2))
             minutes.append(minute(first, 0, 100.0))
             watched.find(first)
             await until(lambda: len(chat.messages) == 1, 20.0)

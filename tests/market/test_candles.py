@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from perpwatch.market.candles import (
     CORRECTION_MS,
-    KEPT_MINUTES,
     SETTLE_MS,
     VERDICT_MS,
     CandleBook,
@@ -22,6 +21,7 @@ from perpwatch.market.candles import (
     with_quiet_minutes,
 )
 from perpwatch.market.ledger import Ledger, Span
+from perpwatch.market.minutes import KEPT_MINUTES
 from perpwatch.market.referee import Referee
 from perpwatch.model import (
     MINUTE_MS,

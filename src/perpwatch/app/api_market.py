@@ -6,9 +6,7 @@ minute is kept, and the dear part of it is renewed for some symbols at a time, s
 
 from __future__ import annotations
 
-import bisect
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,7 +16,7 @@ from perpwatch.app.freshness import measure_ages
 from perpwatch.app.slices import Slices, at_once
 from perpwatch.market.candles import Series
 from perpwatch.market.ledger import CODES
-from perpwatch.model import MINUTE_MS, AssetClass, Candle, RunningCandle, Trust
+from perpwatch.model import MINUTE_MS, AssetClass, RunningCandle, Trust
 
 #: Minutes that make up what is usual, and how many of them must be known.
 USUAL_MINUTES, USUAL_NEEDED = 60, 20
@@ -142,15 +140,14 @@ class MarketTable:
         minutes = series.minutes
         opened_ms = now_ms - now_ms % MINUTE_MS
         settling = series.settling
-        last_ms = minutes[-1].open_time_ms if minutes else 0
-        state = opened_ms, last_ms, len(minutes), len(settling), series.next_minute_ms
+        state = opened_ms, minutes.end_ms, len(minutes), len(settling), series.next_minute_ms
         if state != past.state:
             past.state = state
             past.closes = tuple(_close_of(series, opened_ms - back * MINUTE_MS) for back in MOVES)
-            last = _minute_of(minutes, opened_ms - MINUTE_MS)
+            last_turnover = minutes.figure("turnover", opened_ms - MINUTE_MS)
             ended = _ended(series, opened_ms - MINUTE_MS)
-            if last is not None:
-                past.last_turnover = last.turnover
+            if last_turnover is not None:
+                past.last_turnover = last_turnover
             else:
                 past.last_turnover = contract.turnover(ended.contracts, ended.amount) if ended is not None else 0.0
         ticker, running = self._bot.engine.ticker(symbol), series.running
@@ -216,24 +213,15 @@ class MarketTable:
             past.known = round(1.0 - codes.count(0) / len(codes), 3)
             past.trust = _TRUST[next((code for code in codes[:-4:-1] if code), 0)]
             if past.usual_ms < opened_ms:
-                recent = book[symbol].minutes[-USUAL_MINUTES:]
-                if len(recent) >= USUAL_NEEDED:
+                minutes = book[symbol].minutes
+                usual = min(len(minutes), USUAL_MINUTES)
+                if usual >= USUAL_NEEDED:
+                    opens, closes, turnover = (minutes.column(name, -usual) for name in ("open", "close", "turnover"))
                     past.usual_ms = opened_ms
-                    past.usual_turnover = sum([one.turnover for one in recent]) / len(recent)
-                    past.usual_move = sum([abs(one.close / one.open - 1.0) for one in recent if one.open]) / len(recent)
+                    past.usual_turnover = sum(turnover) / usual
+                    moves = [abs(close / open_ - 1.0) for open_, close in zip(opens, closes, strict=True) if open_]
+                    past.usual_move = sum(moves) / usual
         self._next = (start + count) % len(symbols)
-
-
-def _minute_of(minutes: Sequence[Candle], open_time_ms: int) -> Candle | None:
-    if not minutes:
-        return None
-    # Without gaps its place is known; with gaps it is looked for.
-    place = len(minutes) - 1 - (minutes[-1].open_time_ms - open_time_ms) // MINUTE_MS
-    if not 0 <= place < len(minutes) or minutes[place].open_time_ms != open_time_ms:
-        place = bisect.bisect_left(minutes, open_time_ms, key=lambda minute: minute.open_time_ms)
-    if place < len(minutes) and minutes[place].open_time_ms == open_time_ms:
-        return minutes[place]
-    return None
 
 
 def _ended(series: Series, open_time_ms: int) -> RunningCandle | None:
@@ -243,16 +231,15 @@ def _ended(series: Series, open_time_ms: int) -> RunningCandle | None:
 
 def _close_of(series: Series, open_time_ms: int) -> float | None:
     """Where a minute closed, or will have closed for all that is known of it so far."""
-    minute = _minute_of(series.minutes, open_time_ms)
-    if minute is not None:
-        return minute.close
+    close = series.minutes.figure("close", open_time_ms)
+    if close is not None:
+        return close
     ended = _ended(series, open_time_ms)
     if ended is not None:
         return ended.close
     # Nothing was pushed for it, and whether that means that nobody traded is not decided yet.
-    last = series.minutes[-1] if series.minutes else None
-    is_open = series.is_up and last is not None and series.next_minute_ms <= open_time_ms == last.close_time_ms
-    return last.close if last is not None and is_open else None
+    is_open = series.is_up and series.next_minute_ms <= open_time_ms == series.minutes.end_ms
+    return series.minutes[-1].close if series.minutes and is_open else None
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

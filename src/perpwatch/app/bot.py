@@ -405,9 +405,7 @@ class Bot:
             since_ms = self.engine.now_ms - (HEAT_MINUTES + 1) * MINUTE_MS
             heats: dict[str, float] = {}
             for symbol, series in self.engine.book.series.items():
-                lately = (
-                    minute.turnover for minute in series.minutes[-HEAT_MINUTES:] if minute.open_time_ms > since_ms
-                )
+                lately = series.minutes.column("turnover", series.minutes.place(since_ms + 1))
                 heats[symbol] = heat(sum(lately), turnover.get(symbol, 0.0) * HEAT_MINUTES / MINUTES_A_DAY)
             places = self.feed.service.trade_places
             self.feed.follow(self._hot.choose(heats, tuple(self.pinned), places, self.engine.now_ms))

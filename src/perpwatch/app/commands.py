@@ -448,10 +448,8 @@ def _figures(signal: Signal) -> list[str]:
 def _move(series: Series, price: float, now_ms: int, minutes: int) -> float | None:
     """The price against the close of the minute that opened so many minutes before the running one; a fraction."""
     opened_ms = now_ms - now_ms % MINUTE_MS - minutes * MINUTE_MS
-    for minute in reversed(series.minutes[-2 * minutes - 2 :]):
-        if minute.open_time_ms == opened_ms:
-            return price / minute.close - 1.0 if minute.close else None
-    return None
+    close = series.minutes.figure("close", opened_ms)
+    return price / close - 1.0 if close else None
 
 
 def _number(text: str) -> float:

@@ -278,7 +278,8 @@ class Engine:
             start_ms = end_ms - end_ms % MINUTE_MS
             self.repairs.add(Span(symbol, start_ms, watched_since_ms))
         # Minutes that were closed live while the history was on its way belong behind it.
-        minutes += [minute for minute in self.book.series[symbol].minutes if minute.open_time_ms >= end_ms]
+        closed = self.book.series[symbol].minutes
+        minutes += closed[closed.place(end_ms) :]
         self._warming[symbol] = minutes
 
     def warming(self) -> Iterator[None]:
@@ -302,10 +303,10 @@ class Engine:
 
     def _learn(self, symbol: str, minutes: list[Candle]) -> Iterator[None]:
         series = self.book.series[symbol]
-        if series.minutes and (not minutes or series.minutes[-1].open_time_ms > minutes[-1].open_time_ms):
+        end_ms = minutes[-1].close_time_ms if minutes else 0
+        if series.minutes.end_ms > end_ms:
             # Closed by the very batch that brought the history.
-            end_ms = minutes[-1].close_time_ms if minutes else 0
-            minutes = minutes + [minute for minute in series.minutes if minute.open_time_ms >= end_ms]
+            minutes = minutes + series.minutes[series.minutes.place(end_ms) :]
         for timeframe in self.timeframes:
             candles = minutes
             if timeframe is not Timeframe.Min1 and minutes:

@@ -18,7 +18,6 @@ from perpwatch.model import MINUTE_MS
 
 #: Symbols that are measured without a pause; a millisecond.
 SLICE = 250
-_ACTIVE_MINUTES = ACTIVE_MS // MINUTE_MS
 
 
 class Watch(Protocol):
@@ -71,8 +70,9 @@ def measure_freshness(watch: Watch) -> Slices[Freshness]:
     turnover: dict[str, float] = {}
     activity: dict[str, float] = {}
     for place, symbol in enumerate(ages, 1):
-        minutes = series[symbol].minutes[-_ACTIVE_MINUTES:] if symbol in series else ()
-        turnover[symbol] = sum([one.turnover for one in minutes if one.close_time_ms > since_ms])
+        minutes = series[symbol].minutes if symbol in series else None
+        lately = minutes.column("turnover", minutes.place(since_ms - MINUTE_MS + 1)) if minutes is not None else ()
+        turnover[symbol] = sum(lately)
         told = watch.feed.sweep.activity(symbol)
         activity[symbol] = told if told is not None else turnover[symbol] / ACTIVE_MS * 1_000
         if place % SLICE == 0:

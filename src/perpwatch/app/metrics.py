@@ -86,11 +86,11 @@ def coverage_of(bot: Bot) -> Coverage:
 def covered_symbols(bot: Bot) -> list[str]:
     """Contracts with a stream that is up, or whose minutes were read by REST a short while ago."""
     polled = set(bot.feed.polled)
-    oldest_ms = bot.engine.now_ms - POLLED_FRESH_MS
+    oldest_ms = max(1, bot.engine.now_ms - POLLED_FRESH_MS)
     return [
         symbol
         for symbol, series in bot.engine.book.series.items()
-        if series.is_up or (symbol in polled and bool(series.minutes) and series.minutes[-1].close_time_ms >= oldest_ms)
+        if series.is_up or (symbol in polled and series.minutes.end_ms >= oldest_ms)
     ]
 
 

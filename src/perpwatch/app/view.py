@@ -238,15 +238,15 @@ def movers(bot: Bot) -> list[tuple[str, float, float]]:
     moves = []
     since_ms = bot.engine.now_ms - (MOVE_MINUTES + 1) * MINUTE_MS  # that many closed minutes, besides the running one
     for symbol, series in bot.engine.book.series.items():
-        minutes = [minute for minute in series.minutes[-MOVE_MINUTES:] if minute.open_time_ms > since_ms]
-        if not minutes or not minutes[0].open:
+        first = series.minutes.place(since_ms + 1)
+        if first == len(series.minutes) or not (open_ := series.minutes[first].open):
             continue
         running = series.running
-        close = running.close if running is not None else minutes[-1].close
-        turnover = sum(minute.turnover for minute in minutes)
+        close = running.close if running is not None else series.minutes[-1].close
+        turnover = sum(series.minutes.column("turnover", first))
         if running is not None:
             turnover += series.contract.turnover(running.contracts, running.amount)
-        moves.append((symbol, close / minutes[0].open - 1.0, turnover))
+        moves.append((symbol, close / open_ - 1.0, turnover))
     moves.sort(key=lambda move: (-abs(move[1]), move[0]))
     return moves
 

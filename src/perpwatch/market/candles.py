@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from perpwatch.market.ledger import Ledger, Span
+from perpwatch.market.minutes import KEPT_MINUTES, Minutes
 from perpwatch.market.referee import PATIENCE_MS, TICKER_LAG_MS, Heard, Referee
 from perpwatch.model import (
     ANALYSED_TIMEFRAMES,
@@ -58,9 +59,6 @@ HANDOVER_MS = 5_000
 #: A silent minute waits this long past its end for the referee; then it counts as missing. Only a ticker stream that
 #: has died without a word takes longer.
 VERDICT_MS = 30_000
-#: Closed minutes kept per symbol: the longest analysed timeframe twice, so that a repair can redo the last one.
-KEPT_MINUTES = 120
-
 _WORD_OF = ByKind(CandleUpdate)
 
 #: Good from a time that never comes: the stream is down.
@@ -284,9 +282,12 @@ class Series:
     next_minute_ms: int = 0  # the oldest minute that is not closed; 0 before the stream is up
     watched_since_ms: int = 0  # the minute in which its stream first came up: what is older is history, not repair
     settling: list[tuple[RunningCandle, int]] = field(default_factory=list)  # ended, not closed; with last push time
-    minutes: list[Candle] = field(default_factory=list)  # closed, oldest first, gaps left out
+    minutes: Minutes = field(init=False)  # those that are closed
     # The newest bucket of each longer timeframe, with all of ``minutes`` that belong to it.
     buckets: list[_Bucket] = field(default_factory=lambda: [_Bucket(timeframe, -1) for timeframe, _ in _LONGER])
+
+    def __post_init__(self) -> None:
+        self.minutes = Minutes(self.contract.symbol)
 
     def forget_buckets(self) -> None:
         """``minutes`` changed other than by one more at the end."""
@@ -462,7 +463,7 @@ class CandleBook:
             # A minute that ended without any push so far: its only frame was overtaken by one of the next minute.
             bisect.insort(series.settling, (candle, event_time_ms), key=lambda item: item[0].open_time_s)
             return
-        known = self._find(series, open_time_ms)
+        known = series.minutes.find(open_time_ms)
         if known is None or event_time_ms > open_time_ms + MINUTE_MS + SETTLE_MS + CORRECTION_MS:
             self.counters.late += 1
         elif candle.contracts > known.contracts:
@@ -492,8 +493,7 @@ class CandleBook:
         if series.next_minute_ms == 0:
             minute_ms = event_time_ms - event_time_ms % MINUTE_MS
             # Where the history ends before this minute, the ones between belong to nobody yet: they count as missed.
-            known_until_ms = series.minutes[-1].close_time_ms if series.minutes else minute_ms
-            series.next_minute_ms = min(minute_ms, known_until_ms)
+            series.next_minute_ms = min(minute_ms, series.minutes.end_ms or minute_ms)
             series.watched_since_ms = series.watched_since_ms or series.next_minute_ms
         # The source may already have passed minutes that this symbol has not closed (it came from a slower one).
         closed_ms = self._closed_until_ms.get(event.source)
@@ -518,17 +518,14 @@ class CandleBook:
             series.good_since_ms = max(series.good_since_ms, end_ms)
         self._set_running_aside(series)
         # Only now is it known that minutes closed since the start of the silence may have been wrong.
-        first = bisect.bisect_left(series.minutes, start_ms - start_ms % MINUTE_MS, key=_open_time)
-        kept: list[Candle] = []
-        for minute in series.minutes[first:]:
+        for minute in series.minutes.cut(series.minutes.place(start_ms - start_ms % MINUTE_MS)):
             is_from_rest = minute.finality is Finality.REST
             if is_from_rest or self._ledger.trust(minute.symbol, minute.open_time_ms) is Trust.VERIFIED:
-                kept.append(minute)
+                series.minutes.append(minute)
                 continue
             self._ledger.record(minute.symbol, minute.open_time_ms, Trust.UNKNOWN)
             outcome.lost.append(Span(minute.symbol, minute.open_time_ms, minute.close_time_ms))
             self.counters.retracted += 1
-        series.minutes[first:] = kept
         series.forget_buckets()
 
     @staticmethod
@@ -630,7 +627,7 @@ class CandleBook:
             series.next_minute_ms = open_time_ms + MINUTE_MS
 
     def _close_traded(self, series: Series, minute: Candle, outcome: Outcome) -> None:
-        known = self._find(series, minute.open_time_ms)
+        known = series.minutes.find(minute.open_time_ms)
         if known is None or minute.contracts > known.contracts:
             self._add(series, minute, outcome)
         elif minute.contracts == known.contracts:
@@ -639,16 +636,16 @@ class CandleBook:
     def _close_silent(self, series: Series, open_time_ms: int, outcome: Outcome) -> bool:
         """Close a minute without a push, by the referee's verdict; False while that is still awaited."""
         symbol, end_ms = series.contract.symbol, open_time_ms + MINUTE_MS
-        if self._find(series, open_time_ms) is not None:
+        if series.minutes.find(open_time_ms) is not None:
             return True
         if not self._referee.can_judge(symbol, open_time_ms):
             self._miss(series, open_time_ms, outcome)
             return True
         if self._referee.as_of_ms < end_ms and self._watermarks_ms.get(series.source, 0) < end_ms + VERDICT_MS:
             return False
-        previous = self._find(series, open_time_ms - MINUTE_MS)
-        if previous is not None and self._was_quiet(series, open_time_ms, end_ms):
-            quiet = flat_candle(symbol, open_time_ms, previous.close, Finality.CLOCK, Trust.QUIET)
+        price = series.minutes.figure("close", open_time_ms - MINUTE_MS)
+        if price is not None and self._was_quiet(series, open_time_ms, end_ms):
+            quiet = flat_candle(symbol, open_time_ms, price, Finality.CLOCK, Trust.QUIET)
             self._add(series, quiet, outcome)
         else:
             # Traded unseen, or quiet behind a hole, where nobody knows at which price to draw it.
@@ -694,19 +691,11 @@ class CandleBook:
         minutes, open_time_ms = series.minutes, minute.open_time_ms
         self._ledger.record(minute.symbol, open_time_ms, minute.trust)
         outcome.closed.append(minute)
-        if not minutes or minutes[-1].open_time_ms < open_time_ms:
+        if open_time_ms >= minutes.end_ms:
             minutes.append(minute)
-            if len(minutes) > KEPT_MINUTES:
-                del minutes[0]
             self._extend_buckets(series, minute, outcome)
             return
-        position = bisect.bisect_left(minutes, open_time_ms, key=_open_time)
-        if minutes[position].open_time_ms == open_time_ms:
-            minutes[position] = minute
-        else:
-            minutes.insert(position, minute)
-            if len(minutes) > KEPT_MINUTES:
-                del minutes[0]
+        minutes.put(minute)
         series.forget_buckets()
         self._roll_up_ending_with(series, open_time_ms, outcome)
 
@@ -715,10 +704,13 @@ class CandleBook:
         open_time_ms = minute.open_time_ms
         ended_ms = max(series.next_minute_ms, open_time_ms + MINUTE_MS)
         kept_from_ms = _kept_from_ms(series)
-        for place, (_, length) in enumerate(_LONGER):
+        for place, (timeframe, length) in enumerate(_LONGER):
             start_ms = open_time_ms - open_time_ms % length
             bucket = series.buckets[place]
             if bucket.start_ms == start_ms:
+                bucket.add(minute)
+            elif open_time_ms == start_ms:
+                bucket = series.buckets[place] = _Bucket(timeframe, start_ms)
                 bucket.add(minute)
             else:
                 bucket = series.buckets[place] = self._bucket(series, place, start_ms, start_ms + length)
@@ -727,7 +719,7 @@ class CandleBook:
 
     def _roll_up_ending_with(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
         end_ms = open_time_ms + MINUTE_MS
-        ended_ms = max(series.next_minute_ms, series.minutes[-1].close_time_ms) if series.minutes else end_ms
+        ended_ms = max(series.next_minute_ms, series.minutes.end_ms) if series.minutes else end_ms
         kept_from_ms = _kept_from_ms(series)
         for place, (_, length) in enumerate(_LONGER):
             bucket_end_ms = -(-end_ms // length) * length
@@ -743,7 +735,7 @@ class CandleBook:
         if bucket.start_ms == start_ms and bucket.last is not None and bucket.last.open_time_ms < before_ms:
             return bucket
         bucket = _Bucket(_LONGER[place][0], start_ms)
-        for minute in self._between(series, start_ms, before_ms):
+        for minute in series.minutes.between(start_ms, before_ms):
             bucket.add(minute)
         return bucket
 
@@ -776,7 +768,7 @@ class CandleBook:
         # A symbol without a stream is read by REST all the time: that is its normal way, and no repair.
         trust = Trust.REPAIRED if series.source else Trust.VERIFIED
         for minute in minutes[repairs:]:
-            known = self._find(series, minute.open_time_ms)
+            known = series.minutes.find(minute.open_time_ms)
             if known is None:
                 if self._ledger.trust(series.contract.symbol, minute.open_time_ms) is Trust.UNKNOWN:
                     kept = Trust.QUIET if history.is_inferred and minute.is_synthetic else trust
@@ -794,7 +786,7 @@ class CandleBook:
     def _price_before(self, series: Series, history: CandleHistory) -> float | None:
         """At which price minutes without trades at the beginning of a history stand; None when nobody knows."""
         start_ms = history.complete_from_ms
-        first_known = bisect.bisect_left(series.minutes, start_ms, key=_open_time)
+        first_known = series.minutes.place(start_ms)
         before = series.minutes[first_known - 1] if first_known else None
         if before is not None and before.close_time_ms == start_ms:
             return before.close
@@ -809,7 +801,7 @@ class CandleBook:
         first_kept = bisect.bisect_right(minutes, minutes[-1].open_time_ms - KEPT_MINUTES * MINUTE_MS, key=_open_time)
         older = {minute.open_time_ms: minute for minute in minutes[first_kept:]}
         older.update((minute.open_time_ms, minute) for minute in series.minutes)
-        series.minutes = [older[open_time_ms] for open_time_ms in sorted(older)][-KEPT_MINUTES:]
+        series.minutes = Minutes(series.contract.symbol, [older[open_time_ms] for open_time_ms in sorted(older)])
         series.forget_buckets()
         self._ledger.record_range(
             series.contract.symbol, minutes[0].open_time_ms, minutes[-1].close_time_ms, Trust.VERIFIED
@@ -819,7 +811,7 @@ class CandleBook:
         """Up to when the candles of a symbol are known: what its stream has delivered, else its last closed minute."""
         if series.is_up:
             return self._watermarks_ms.get(series.source, series.good_since_ms)
-        return series.minutes[-1].close_time_ms if series.minutes else 0
+        return series.minutes.end_ms
 
     # --- Running candles --------------------------------------------------------------------------------------------
 
@@ -867,18 +859,6 @@ class CandleBook:
 
     # --- Small things -----------------------------------------------------------------------------------------------
 
-    def _find(self, series: Series, open_time_ms: int) -> Candle | None:
-        minutes = series.minutes
-        if not minutes or minutes[-1].open_time_ms < open_time_ms:
-            return None  # newer than all, as the minute that is closed usually is
-        position = bisect.bisect_left(minutes, open_time_ms, key=_open_time)
-        return minutes[position] if minutes[position].open_time_ms == open_time_ms else None
-
-    def _between(self, series: Series, start_ms: int, end_ms: int) -> list[Candle]:
-        first = bisect.bisect_left(series.minutes, start_ms, key=_open_time)
-        last = bisect.bisect_left(series.minutes, end_ms, lo=first, key=_open_time)
-        return series.minutes[first:last]
-
     def _final(self, series: Series, candle: RunningCandle, finality: Finality, trust: Trust) -> Candle:
         contract = series.contract
         return Candle(
@@ -914,7 +894,7 @@ def _agree(first: Candle, second: Candle) -> bool:
 
 def _kept_from_ms(series: Series) -> int:
     """A longer candle that opens before this cannot be made: its first minutes are no longer kept."""
-    return series.minutes[0].open_time_ms if len(series.minutes) == KEPT_MINUTES else 0
+    return series.minutes.start_ms if series.minutes.is_full else 0
 
 
 def _open_time(candle: Candle) -> int:
