@@ -130,3 +130,18 @@ def test_restoring_is_recording_what_is_known(size: int, pieces: list[tuple[int,
             if code:
                 recorded.record("BTC_USDT", at(minute), trusts[code])
     assert restored.codes("BTC_USDT", at(-1), at(45)) == recorded.codes("BTC_USDT", at(-1), at(45))
+
+
+def test_the_oldest_minute_written_since_the_last_question_is_told_once() -> None:
+    ledger = Ledger(60)
+    assert ledger.take_changed_ms("A") is None
+    ledger.restore("A", at(10), bytes([0, 1, 2]))
+    ledger.record("A", at(20), Trust.STREAMED)
+    assert ledger.take_changed_ms("A") == at(10)
+    assert ledger.take_changed_ms("A") is None
+    ledger.record("A", at(21), Trust.QUIET)
+    ledger.record("A", at(15), Trust.REPAIRED)
+    ledger.record("A", at(-60), Trust.REPAIRED)  # no longer kept
+    assert ledger.take_changed_ms("A") == at(15)
+    ledger.record("A", at(22), Trust.QUIET)
+    assert ledger.take_changed_ms("A") == at(22)

@@ -23,7 +23,9 @@ def at(minute: int) -> int:
 
 def candle(minute: int, close: float = 1.0) -> Candle:
     figures = (1.5, 2.0, 0.5, close, 7.0, 70.0, 10.0 * close)
-    return Candle(SYMBOL, Timeframe.Min1, at(minute), *figures, Finality.SUCCESSOR, Trust.STREAMED, 1.5, 2.0, 0.5, close)
+    return Candle(
+        SYMBOL, Timeframe.Min1, at(minute), *figures, Finality.SUCCESSOR, Trust.STREAMED, 1.5, 2.0, 0.5, close
+    )
 
 
 CANDLES = st.builds(

@@ -18,6 +18,7 @@ from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.engine import Engine, Step
 from perpwatch.errors import StoreError
 from perpwatch.market.candles import roll_up_all, with_quiet_minutes
+from perpwatch.market.ledger import Ring
 from perpwatch.market.repair import REST_SETTLE_MS
 from perpwatch.model import (
     ANALYSED_TIMEFRAMES,
@@ -83,12 +84,13 @@ class Keeper:
         self.reader = reader
         self.writer = writer
         self._is_history_kept = is_history_kept
-        self._hours: dict[tuple[str, int], bytearray] = {}  # the ledger as the store has it: symbol, hour
+        self._kept: dict[str, Ring] = {}  # the ledger as the store has it
+        # The store gets whole hours, so an hour more at either end than the ledger may know.
+        self._kept_minutes = engine.ledger.minutes + 2 * 60
         self._contracts: dict[str, Contract] = {}  # as the store has them
         self._oldest_ms: dict[Timeframe, int] = {}  # candles that were found in the store, or put since
         self._is_oldest_asked: set[Timeframe] = set()
         self._compared_ms = 0
-        self._compared: dict[str, tuple[int, bytes]] = {}  # what the ledger was then: first minute, codes
         #: What is to be stored together with an alert: who is to be told of it.
         self.beside: Callable[[Alert | MarketAlert], Sequence[Record]] = lambda alert: ()
 
@@ -107,11 +109,11 @@ class Keeper:
             self._contracts[contract.symbol] = contract
         minutes, newest_ms = 0, 0
         for hour in self.reader.ledger(now_ms - ledger.minutes * MINUTE_MS, now_ms + HOUR_MS):
-            self._hours[hour.symbol, hour.hour_ms] = bytearray(hour.codes)
+            self._ring(hour.symbol).fill(hour.hour_ms // MINUTE_MS, hour.codes)
             ledger.restore(hour.symbol, hour.hour_ms, hour.codes.translate(_EMPTY_IS_VERIFIED))
             minutes += 60 - hour.codes.count(_UNKNOWN)
             newest_ms = max(newest_ms, ledger.newest_ms(hour.symbol) or 0)
-        return Restored(len({symbol for symbol, _ in self._hours}), minutes, newest_ms)
+        return Restored(len(self._kept), minutes, newest_ms)
 
     def recall(self, key: str) -> bytes | None:
         """What was remembered under a key: of the policy, a detector, a limit."""
@@ -195,19 +197,27 @@ class Keeper:
             self.compare()
 
     def _lose(self, symbol: str, open_time_ms: int, records: list[Record], touched: set[tuple[str, int]]) -> None:
-        hour_ms = open_time_ms - open_time_ms % HOUR_MS
-        hour = self._hours.get((symbol, hour_ms))
-        if hour is not None and hour[(open_time_ms - hour_ms) // MINUTE_MS] != _UNKNOWN:
+        if self._code(symbol, open_time_ms) != _UNKNOWN:
             records.append(Retracted(symbol, open_time_ms, open_time_ms + MINUTE_MS))
             self._mark(symbol, open_time_ms, _UNKNOWN, touched)
 
     def _mark(self, symbol: str, open_time_ms: int, code: int, touched: set[tuple[str, int]]) -> None:
-        key = symbol, open_time_ms - open_time_ms % HOUR_MS
-        hour = self._hours.get(key)
-        if hour is None:
-            hour = self._hours[key] = bytearray(60)
-        hour[(open_time_ms - key[1]) // MINUTE_MS] = code
-        touched.add(key)
+        ring, hour_ms = self._ring(symbol), open_time_ms - open_time_ms % HOUR_MS
+        # The store gets whole hours: one that has left the ring in part would take away what the store has.
+        if hour_ms // MINUTE_MS > ring.newest - self._kept_minutes:
+            ring.write(open_time_ms // MINUTE_MS, code)
+            touched.add((symbol, hour_ms))
+
+    def _ring(self, symbol: str) -> Ring:
+        ring = self._kept.get(symbol)
+        if ring is None:
+            ring = self._kept[symbol] = Ring(self._kept_minutes)
+        return ring
+
+    def _code(self, symbol: str, open_time_ms: int) -> int:
+        """What the store has of a minute."""
+        ring = self._kept.get(symbol)
+        return ring.read(open_time_ms // MINUTE_MS) if ring is not None else _UNKNOWN
 
     def _note_history(
         self, history: CandleHistory, until_ms: int, records: list[Record], touched: set[tuple[str, int]]
@@ -217,9 +227,7 @@ class Keeper:
         minutes = with_quiet_minutes(history, until_ms)
         for minute in minutes:
             open_time_ms = minute.open_time_ms
-            hour = self._hours.get((symbol, open_time_ms - open_time_ms % HOUR_MS))
-            code = hour[open_time_ms % HOUR_MS // MINUTE_MS] if hour is not None else _UNKNOWN
-            if code in (_UNKNOWN, EMPTY_CODE) and self._is_known(symbol, open_time_ms):
+            if self._code(symbol, open_time_ms) in (_UNKNOWN, EMPTY_CODE) and self._is_known(symbol, open_time_ms):
                 records.append(msgspec.structs.replace(minute, trust=Trust.VERIFIED))
                 self._mark(symbol, open_time_ms, _VERIFIED, touched)
                 new.add(open_time_ms)
@@ -246,8 +254,8 @@ class Keeper:
         for series in self._engine.book.series.values():
             self._note_contract(series.contract, records)
         oldest_ms = now_ms - self._engine.ledger.minutes * MINUTE_MS
-        for key in [key for key in self._hours if key[1] + HOUR_MS <= oldest_ms]:
-            del self._hours[key]
+        for symbol in [symbol for symbol, ring in self._kept.items() if ring.newest * MINUTE_MS < oldest_ms]:
+            del self._kept[symbol]
         first_ms = oldest_ms - oldest_ms % HOUR_MS + HOUR_MS
         for symbol, series in self._engine.book.series.items():
             self._compare_symbol(symbol, first_ms, now_ms, series.watched_since_ms or now_ms, touched)
@@ -256,19 +264,14 @@ class Keeper:
     def _compare_symbol(
         self, symbol: str, start_ms: int, now_ms: int, watched_since_ms: int, touched: set[tuple[str, int]]
     ) -> None:
-        codes = self._engine.ledger.codes(symbol, start_ms, now_ms - now_ms % HOUR_MS + HOUR_MS)
-        before_ms, before = self._compared.get(symbol, (start_ms, b""))
-        self._compared[symbol] = start_ms, codes
+        ledger, end_ms = self._engine.ledger, now_ms - now_ms % HOUR_MS + HOUR_MS
         # Two days of a thousand symbols hour by hour take long; what is old has rarely changed since the last time.
-        old, moved = max(0, len(codes) - RECENT_MINUTES), (start_ms - before_ms) // MINUTE_MS
-        is_old_known = moved >= 0 and before[moved : moved + old] == codes[:old]
-        for first in range(old if is_old_known else 0, len(codes), 60):
-            hour_ms = start_ms + first * MINUTE_MS
-            known = codes[first : first + 60]
-            hour = self._hours.get((symbol, hour_ms))
-            if hour is None and hour_ms + HOUR_MS <= watched_since_ms:
-                continue
-            kept = bytes(hour) if hour is not None else bytes(60)
+        changed_ms = ledger.take_changed_ms(symbol)
+        first_ms = end_ms - RECENT_MINUTES * MINUTE_MS
+        if changed_ms is not None:
+            first_ms = min(first_ms, changed_ms - changed_ms % HOUR_MS)
+        for hour_ms in range(max(start_ms, first_ms), end_ms, HOUR_MS):
+            known, kept = ledger.codes(symbol, hour_ms, hour_ms + HOUR_MS), self._hour(symbol, hour_ms)
             if known == kept or known == kept.translate(_EMPTY_IS_VERIFIED):
                 continue
             for minute, (new, is_kept_as) in enumerate(zip(known, kept, strict=True)):
@@ -286,8 +289,13 @@ class Keeper:
         for record in records:
             if type(record) is Candle and record.open_time_ms < oldest_ms.get(record.timeframe, math.inf):
                 oldest_ms[record.timeframe] = record.open_time_ms
-        records += [LedgerHour(*key, bytes(self._hours[key])) for key in sorted(touched)]
+        records += [LedgerHour(*key, self._hour(*key)) for key in sorted(touched)]
         self.writer.put_now(*records)
+
+    def _hour(self, symbol: str, hour_ms: int) -> bytes:
+        """What the store has of an hour."""
+        ring = self._kept.get(symbol)
+        return ring.slice(hour_ms // MINUTE_MS, (hour_ms + HOUR_MS) // MINUTE_MS) if ring is not None else bytes(60)
 
     # --- What is told and remembered --------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ DEFAULT_MINUTES = 2_880
 CODES = {Trust.UNKNOWN: 0, Trust.STREAMED: 1, Trust.VERIFIED: 2, Trust.REPAIRED: 3, Trust.QUIET: 4}
 _TRUST = tuple(CODES)
 _UNKNOWN = 0
+#: A minute that never comes.
+_NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,20 @@ class Ledger:
         if minutes < 1:
             raise ValueError(f"a ledger needs at least one minute, not {minutes}")
         self.minutes = minutes
-        self._rings: dict[str, _Ring] = {}
+        self._rings: dict[str, Ring] = {}
 
     def record(self, symbol: str, open_time_ms: int, trust: Trust) -> None:
         """Write down what is known about a minute. Minutes that have left the ring are ignored."""
         ring = self._rings.get(symbol)
         if ring is None:
-            ring = self._rings[symbol] = _Ring(self.minutes)
+            ring = self._rings[symbol] = Ring(self.minutes)
         ring.write(open_time_ms // MINUTE_MS, CODES[trust])
 
     def record_range(self, symbol: str, start_ms: int, end_ms: int, trust: Trust) -> None:
         """Write down the same for every minute that opens within the window."""
         ring = self._rings.get(symbol)
         if ring is None:
-            ring = self._rings[symbol] = _Ring(self.minutes)
+            ring = self._rings[symbol] = Ring(self.minutes)
         code = CODES[trust]
         for minute in range(start_ms // MINUTE_MS, end_ms // MINUTE_MS):
             ring.write(minute, code)
@@ -118,33 +120,42 @@ class Ledger:
             raise ValueError(f"{max(codes)} is no state of a minute")
         ring = self._rings.get(symbol)
         if ring is None:
-            ring = self._rings[symbol] = _Ring(self.minutes)
-        first, known = start_ms // MINUTE_MS, codes.rstrip(b"\0")
-        if first > ring.newest:
-            ring.append(first, known)
-            return
-        for minute, code in enumerate(known, first):
-            if code != _UNKNOWN:
-                ring.write(minute, code)
+            ring = self._rings[symbol] = Ring(self.minutes)
+        ring.fill(start_ms // MINUTE_MS, codes)
+
+    def take_changed_ms(self, symbol: str) -> int | None:
+        """The oldest minute that was written since this was last asked; None when none was."""
+        ring = self._rings.get(symbol)
+        changed = ring.take_changed() if ring else None
+        return changed * MINUTE_MS if changed is not None else None
 
     def forget(self, symbol: str) -> None:
         self._rings.pop(symbol, None)
 
 
-class _Ring:
-    """The newest ``size`` minutes as bytes; the cell of a minute is its number modulo the size."""
+class Ring:
+    """The newest ``size`` minutes as bytes; the cell of a minute is its number modulo the size.
 
-    __slots__ = ("_cells", "_newest", "_size")
+    Minutes are counted since the epoch, and 0 stands for what nobody has written.
+    """
+
+    __slots__ = ("_cells", "_changed", "_newest", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._cells = bytearray(size)
         self._newest = -1
+        self._changed = _NEVER
 
     @property
     def newest(self) -> int:
         """-1 before the first."""
         return self._newest
+
+    def take_changed(self) -> int | None:
+        """The oldest minute that was written since this was last asked; None when none was."""
+        changed, self._changed = self._changed, _NEVER
+        return changed if changed != _NEVER else None
 
     def write(self, minute: int, code: int) -> None:
         newest, size = self._newest, self._size
@@ -156,8 +167,20 @@ class _Ring:
         elif minute <= newest - size:
             return
         self._cells[minute % size] = code
+        if minute < self._changed:
+            self._changed = minute
 
-    def append(self, first: int, codes: bytes) -> None:
+    def fill(self, first: int, codes: bytes) -> None:
+        """Write minutes from ``first`` on; those that are unknown stay as they are."""
+        known = codes.rstrip(b"\0")
+        if first > self._newest:
+            self._append(first, known)
+            return
+        for minute, code in enumerate(known, first):
+            if code != _UNKNOWN:
+                self.write(minute, code)
+
+    def _append(self, first: int, codes: bytes) -> None:
         """Write minutes that are all newer than what is there; the last of them is known."""
         if not codes:
             return
@@ -171,6 +194,7 @@ class _Ring:
         self._cells[position : position + len(until_wrap)] = until_wrap
         self._cells[: len(newer) - len(until_wrap)] = newer[len(until_wrap) :]
         self._newest = end - 1
+        self._changed = min(self._changed, first)
 
     def read(self, minute: int) -> int:
         if minute > self._newest or minute <= self._newest - self._size:
