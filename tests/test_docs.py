@@ -9,14 +9,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from local_exchange import local_exchange
 from perpwatch.app.alerts_config import CHANNELS, channel_keys
+from perpwatch.app.cli import COMMANDS
+from perpwatch.app.cli_commands import lazy_group
 from perpwatch.app.config import Config, flat
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "perpwatch"
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: | `key` | `default` | unit | `VARIABLE` | why |
 ROW = re.compile(r"^\| `([a-zA-Z0-9_.]+)` \| `(.*?)` \| ([^|]+) \| `(PERPWATCH_\w+)` \| ([^|]+) \|$", re.MULTILINE)
@@ -70,6 +76,35 @@ def test_files_that_are_named_exist(document: Path) -> None:
         r"`((?:src|tests|examples|docs|benchmarks)/[\w./-]+)`", document.read_text(encoding="utf-8")
     ):
         assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
+def test_modules_that_are_named_exist() -> None:
+    packages = "|".join(sorted(path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"))
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{packages})/[\w./]*)`", text)
+    assert "feed/session.py" in named
+    assert [name for name in named if not (PACKAGE / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_that_are_shown_exist_with_their_options(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    shown = re.findall(r"`(?:\.venv/bin/)?perpwatch ([a-z][^`]*)`", text)
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        lines = block.replace("\\\n", " ")
+        shown += re.findall(r"^(?:\.venv/bin/)?perpwatch ([a-z][^|&\n#>]*)", lines, re.MULTILINE)
+    for words in map(str.split, shown):
+        command: Any = None
+        group: Any = lazy_group(COMMANDS)()
+        depth = 0
+        while isinstance(group, TyperGroup) and depth < len(words) and words[depth] in group.commands:
+            _, command, _ = group.resolve_command(typer.Context(group), words[depth:])
+            group, depth = command, depth + 1
+        assert command is not None, f"{document.name} shows {words}"
+        assert not isinstance(command, TyperGroup) or depth == len(words), f"{document.name} shows {words}"
+        known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        unknown = {word for word in words if word.startswith("--")} - known
+        assert not unknown, f"{document.name} shows {words}, which has {sorted(known)}"
 
 
 async def test_the_programs_that_are_shown_run() -> None:
