@@ -107,6 +107,12 @@ def test_commands_that_are_shown_exist_with_their_options(document: Path) -> Non
         assert not unknown, f"{document.name} shows {words}, which has {sorted(known)}"
 
 
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [one.name for one in COMMANDS if f"`{one.name}`" not in text and f"\nmake {one.name} " not in text]
+    assert missing == []
+
+
 async def test_the_programs_that_are_shown_run() -> None:
     async with asyncio.timeout(40), local_exchange() as local:
         addresses = {
