@@ -157,7 +157,9 @@ class Order(enum.StrEnum):
 
 
 Name = Annotated[str, PathParameter(max_length=MAX_NAME, description="of a rule", examples=["default"])]
-Symbol = Annotated[str, PathParameter(max_length=MAX_NAME, description="of a contract", examples=["BTC_USDT"])]
+Symbol = Annotated[
+    str, PathParameter(min_length=1, max_length=MAX_NAME, description="of a contract", examples=["BTC_USDT"])
+]
 Limit = Annotated[int, Query(ge=1, le=2_000, description="so many at most")]
 FoundLimit = Annotated[int, Query(ge=1, le=1_000, description="so many at most")]
 Offset = Annotated[int, Query(ge=0, le=100_000, description="so many are left out first")]
@@ -335,12 +337,7 @@ def _market(hub: Hub) -> APIRouter:
         ordered = known + [row for row in rows if getattr(row, key) is None]
         return _json(SymbolPage(hub.table.updated_ms, len(rows), ordered[offset : offset + limit]))
 
-    @router.get("/symbols/{symbol}", responses=_says(SymbolDetail, refusals=(404, 422)))
-    async def symbol(symbol: Symbol) -> Response:
-        """One contract."""
-        return _json(_known(hub.symbol(symbol), symbol))
-
-    @router.get("/symbols/{symbol}/candles", responses=_says(Candles, refusals=(404, 422)))
+    @router.get("/symbols/{symbol:path}/candles", responses=_says(Candles, refusals=(404, 422)))
     async def candles(
         symbol: Symbol,
         timeframe: Annotated[Timeframe, Query(description="of each candle")] = Timeframe.Min1,
@@ -349,11 +346,17 @@ def _market(hub: Hub) -> APIRouter:
         """The newest candles of a contract, oldest first; the last one may be open."""
         return _json(_known(await hub.candles(symbol, timeframe, limit), symbol))
 
-    @router.get("/symbols/{symbol}/trades", responses=_says(TradesFlow, refusals=(404, 422)))
+    @router.get("/symbols/{symbol:path}/trades", responses=_says(TradesFlow, refusals=(404, 422)))
     async def trades(symbol: Symbol) -> Response:
         """Who traded in each of the last hour's minutes, where trades are subscribed."""
         _known(hub.table.rows.get(symbol), symbol)
         return _json(hub.trades(symbol))
+
+    # Behind those that have more to their path: a name may hold a slash itself.
+    @router.get("/symbols/{symbol:path}", responses=_says(SymbolDetail, refusals=(404, 422)))
+    async def symbol(symbol: Symbol) -> Response:
+        """One contract."""
+        return _json(_known(hub.symbol(symbol), symbol))
 
     return router
 
@@ -513,7 +516,7 @@ def _actions(hub: Hub, access: Access) -> APIRouter:
     actions = hub.actions
 
     def add(path: str, act: Callable[[str, str], None], said: str, example: str) -> None:
-        name = path[path.index("{") + 1 : path.index("}")]
+        name = path[path.index("{") + 1 : path.index("}")].removesuffix(":path")
 
         named = PathParameter(alias=name, max_length=MAX_NAME, examples=[example])
 
@@ -534,10 +537,10 @@ def _actions(hub: Hub, access: Access) -> APIRouter:
 
     add("/rules/{name}/pause", actions.pause, "{} is paused", "default")
     add("/rules/{name}/resume", actions.resume, "{} tells again", "default")
-    add("/symbols/{symbol}/mute", actions.mute, "{} is muted", "BTC_USDT")
-    add("/symbols/{symbol}/unmute", actions.unmute, "{} is heard again", "BTC_USDT")
-    add("/symbols/{symbol}/pin", actions.pin, "{} is pinned", "BTC_USDT")
-    add("/symbols/{symbol}/unpin", actions.unpin, "{} is no longer pinned", "BTC_USDT")
+    add("/symbols/{symbol:path}/mute", actions.mute, "{} is muted", "BTC_USDT")
+    add("/symbols/{symbol:path}/unmute", actions.unmute, "{} is heard again", "BTC_USDT")
+    add("/symbols/{symbol:path}/pin", actions.pin, "{} is pinned", "BTC_USDT")
+    add("/symbols/{symbol:path}/unpin", actions.unpin, "{} is no longer pinned", "BTC_USDT")
     add("/connections/{source}/restart", actions.restart_connection, "{} dials anew", "c1")
 
     @router.post(
