@@ -11,7 +11,6 @@ import csv
 import fcntl
 import io
 import json
-import logging
 import os
 import pty
 import select
@@ -29,6 +28,7 @@ from typing import Any, Protocol
 
 import msgspec
 import pytest
+from logging_afterwards import same_logging_afterwards
 
 from perpwatch.app import cli
 from perpwatch.app.config import Config
@@ -63,8 +63,6 @@ def perpwatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     for name in [name for name in os.environ if name.upper().startswith("PERPWATCH_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
-    root, level = logging.getLogger(), logging.getLogger("perpwatch").level
-    handlers, root_level = root.handlers[:], root.level
 
     def call(*arguments: object, **variables: str) -> Done:
         capfd.readouterr()
@@ -80,10 +78,8 @@ def perpwatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
         printed = capfd.readouterr()
         return Done(code, printed.out, printed.err)
 
-    yield call
-    root.handlers[:] = handlers
-    root.setLevel(root_level)
-    logging.getLogger("perpwatch").setLevel(level)
+    with same_logging_afterwards():
+        yield call
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from logging_afterwards import same_logging_afterwards
 
 from perpwatch.app.config import LoggingConfig
 from perpwatch.app.log import set_up_logging
@@ -13,12 +14,8 @@ from perpwatch.app.log import set_up_logging
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("perpwatch")
-    handlers, levels = list(root.handlers), (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    with same_logging_afterwards():
+        yield
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

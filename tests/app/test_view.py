@@ -10,6 +10,7 @@ from io import StringIO
 
 import msgspec
 import pytest
+from logging_afterwards import same_logging_afterwards
 from rich.console import Console
 
 from perpwatch.app.bot import Bot, adapter_for
@@ -23,14 +24,9 @@ CONTRACTS = 30
 
 
 @pytest.fixture(autouse=True)
-def same_logging_afterwards() -> Iterator[None]:
-    """An outlet sets up the logging of the whole process."""
-    root, ours = logging.getLogger(), logging.getLogger("perpwatch")
-    before = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
+def as_it_was() -> Iterator[None]:
+    with same_logging_afterwards():
+        yield
 
 
 def watched(
