@@ -221,7 +221,10 @@ def _bounds(connection: Connection, timeframe: Timeframe) -> tuple[int, int] | N
 
 def _oldest_ms(connection: Connection, timeframe: Timeframe) -> int | None:
     candles = schema.candles.c
-    return connection.scalar(select(func.min(candles.open_time_ms)).where(candles.timeframe == _code(timeframe)))
+    first_ms: int | None = connection.scalar(
+        select(func.min(candles.open_time_ms)).where(candles.timeframe == _code(timeframe))
+    )
+    return first_ms
 
 
 def _of_symbol(connection: Connection, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
