@@ -106,4 +106,4 @@ def ages_text(ages: Ages) -> str:
 def status_text(watch: Watch) -> str:
     """Who is read by REST, and how old the data is, as a part of a status line."""
     by_rest = [f"{count} read by REST ({reason})" for reason, count in served_by_rest(watch).items()]
-    return ", ".join([*by_rest, f"data {ages_text(freshness_of(watch).all)}"])
+    return ", ".join([*by_rest, f"data {ages_text(ages_of(ages_ms(watch).values()))}"])
