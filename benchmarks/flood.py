@@ -72,6 +72,7 @@ class Symbol:
 
     name: str
     price: float
+    first_price: float  # around which the past is drawn, whenever it is read
     contracts_24h: int = 5_000_000
     minute_s: int = 0
     contracts: int = 0
@@ -88,9 +89,10 @@ class Market:
     def __init__(self, symbols: int, seed: int = 1, rate: int = RATE) -> None:
         chance = random.Random(seed)
         self.rate = rate
-        self.symbols = [Symbol(name, round(10.0 ** chance.uniform(-2, 4), 4)) for name in names(symbols)]
-        for one in self.symbols:
-            one.close = one.price
+        self.symbols = []
+        for name in names(symbols):
+            price = round(10.0 ** chance.uniform(-2, 4), 4)
+            self.symbols.append(Symbol(name, price, price, close=price))
         self.sent = 0
         self.chance = chance
         self._draws = np.random.default_rng(seed)
@@ -370,7 +372,7 @@ class Server:
         last_s = min(end_s, self.market.now_ms // 1_000) // 60 * 60
         times = np.arange(max(-(-start_s // 60) * 60, last_s - (HISTORY_ROWS - 1) * 60), last_s + 1, 60)
         draws = np.random.default_rng(int(symbol[4:9]))
-        prices = (one.price * (1.0 + 0.001 * draws.standard_normal(len(times)))).round(6)
+        prices = (one.first_price * (1.0 + 0.001 * draws.standard_normal(len(times)))).round(6)
         opens = np.concatenate([prices[:1], prices[:-1]])
         high, low = np.maximum(opens, prices), np.minimum(opens, prices)
         turnover = MINUTE_TURNOVER * draws.lognormal(0.0, SPREAD, len(times))
