@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perpwatch.market.minutes import KEPT_MINUTES, Minutes
@@ -41,6 +41,7 @@ CANDLES = st.builds(
 )
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(CANDLES, max_size=40), st.integers(0, 250), st.lists(st.integers(-450, 450), max_size=6))
 def test_minutes_are_what_a_sorted_list_of_candles_would_be(
     filed: list[Candle], before: int, looked_for: list[int]
@@ -78,6 +79,7 @@ def test_minutes_are_what_a_sorted_list_of_candles_would_be(
             ]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(0, 120))
 def test_minutes_that_are_cut_off_are_returned_and_others_follow(count: int, place: int) -> None:
     minutes, listed = Minutes(SYMBOL), [candle(minute) for minute in range(count)]

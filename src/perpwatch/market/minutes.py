@@ -22,6 +22,8 @@ _WIDTH, _NUMBERS = _ROW.size, _ROW.size // 8
 _TIME, _NUMBER = struct.Struct("@I"), struct.Struct("@d")
 _PLACE_OF = {"open": 1, "high": 2, "low": 3, "close": 4, "contracts": 5, "base_volume": 6, "turnover": 7}
 
+_MIN1 = Timeframe.Min1
+
 # Marks: two bits of finality, three of trust, then a bit each. The usual ones stand first and are found first.
 _FINALITIES = (Finality.SUCCESSOR, Finality.CLOCK, Finality.REST, Finality.OPEN)
 _TRUSTS = (Trust.STREAMED, Trust.VERIFIED, Trust.REPAIRED, Trust.QUIET, Trust.UNKNOWN)
@@ -211,7 +213,7 @@ class Minutes(Sequence[Candle]):
         real_open, real_high, real_low, real_close = real
         return Candle(
             self._symbol,
-            Timeframe.Min1,
+            _MIN1,
             open_time_s * 1_000,
             open_,
             high,
