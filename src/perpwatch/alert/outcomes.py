@@ -174,7 +174,7 @@ class _Moments:
 class _Market:
     """One symbol."""
 
-    returns: list[float] = field(default_factory=list)  # absolute ones of the last hour's minutes
+    returns: array[float] = field(default_factory=lambda: array("d"))  # absolute ones of the last hour's minutes
     end_ms: int = 0
     close: float = 0.0
     phase: int = 0  # decides which minutes are random moments
