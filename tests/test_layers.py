@@ -18,18 +18,12 @@ ONLY_IN = {
 }
 PURE = (
     "exchanges/",
-    "feed/session.py",
-    "feed/plan.py",
-    "feed/sweep.py",
+    *(f"feed/{name}.py" for name in ("session", "plan", "sweep", "heat", "handicap", "ladder", "budget", "breaker")),
     "market/",
     "detect/",
-    "alert/policy.py",
-    "alert/routing.py",
-    "alert/pacing.py",
-    "alert/card.py",
-    "alert/episodes.py",
-    "alert/spelling.py",
-    "alert/texts.py",
+    *(f"alert/{name}.py" for name in ("policy", "desk", "outcomes", "operational", "routing", "pacing", "episodes")),
+    *(f"alert/{name}.py" for name in ("card", "chart", "notice", "spelling", "texts")),
+    *(f"app/{name}.py" for name in ("engine", "analysis", "channel_outbox")),
 )
 IMPURE = {"asyncio", "time", "random"}
 
