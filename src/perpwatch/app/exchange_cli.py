@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 import msgspec
@@ -13,7 +13,7 @@ import typer
 from perpwatch.app.config import Config, load_config
 from perpwatch.app.configured import adapter_for, universe_filter
 from perpwatch.app.log import set_up_logging
-from perpwatch.app.planning import LivePlan, made_up_turnover, plan_report, print_live_plan, print_plan
+from perpwatch.app.planning import LivePlan, PlanReport, made_up_turnover, plan_report, print_live_plan, print_plan
 from perpwatch.app.printing import (
     ConfigOption,
     Format,
@@ -48,26 +48,19 @@ def plan(
     """Print the subscription plan: which stream goes where, and what is not streamed and why."""
     settings = load_config(config)
     if live or address is not None:
-        _show_live_plan(address or f"http://{settings.health.host}:{settings.health.port}", format)
+        address = address or f"http://{settings.health.host}:{settings.health.port}"
+        live_plan = asyncio.run(_ask_live_plan(address.rstrip("/")))
+        _print(live_plan, format, lambda: print_live_plan(live_plan, stdout()))
         return
     turnover = made_up_turnover(count) if count is not None else asyncio.run(_ask_turnover(settings))
     report = plan_report(settings, turnover)
-    match format:
-        case Format.TABLE:
-            print_plan(report, stdout())
-        case Format.JSON:
-            print_json(report)
-        case Format.JSONL:
-            print_line(report)
-        case Format.CSV:
-            print_rows(report.connections, format)
+    _print(report, format, lambda: print_plan(report, stdout()))
 
 
-def _show_live_plan(address: str, format: Format) -> None:
-    plan = asyncio.run(_ask_live_plan(address.rstrip("/")))
+def _print(plan: PlanReport | LivePlan, format: Format, print_tables: Callable[[], None]) -> None:
     match format:
         case Format.TABLE:
-            print_live_plan(plan, stdout())
+            print_tables()
         case Format.JSON:
             print_json(plan)
         case Format.JSONL:
