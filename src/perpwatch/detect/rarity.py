@@ -83,7 +83,7 @@ class VolumeRarity:
     Guards: nothing is said about or learned from a candle with unknown minutes, nor from one that is sent again or out
         of order. After a loss of more than 3 minutes the symbol stays silent for as long as the loss, at most half an
         hour, because the first minutes after an outage are busy for a reason that is no news; a return never spans it.
-    Cost: 5 µs per closed candle, 1.5 µs per running one (``wake_turnover`` spares the caller most of them), 22 kB
+    Cost: 5 µs per closed candle, 1.5 µs per running one (``wake_turnover`` spares the caller most of them), 27 kB
         per symbol with full history on all four timeframes.
     False alarms, measured with q = 1e-4, k = 4 and an hour's silence per symbol, a day per 750 symbols, market-wide
         minutes included: 226 and 301 on large perpetuals (January 2026, July 2023), 191 on spot pairs in a hot market,
