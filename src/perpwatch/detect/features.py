@@ -143,7 +143,7 @@ class _Day:
         self._returns = RollingMean(240)
         self._closes = RollingMean(61)
         # Turnover, close and the price before it of minutes that are not in the means yet: added one after the other
-        # they cost two thirds less than each in a minute of its own, and the sums are the same.
+        # they cost a third less than each in a minute of its own, and the sums are the same.
         self._pending = array("d")
         self._turn = zlib.crc32(symbol.encode()) % TOGETHER
         self.end_ms = 0
