@@ -10,7 +10,6 @@ by least squares. Not part of `make bench`, which has no half hour.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 
 import numpy as np
@@ -25,14 +24,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=30)
     parser.add_argument("--rate", type=int, default=1_000, help="frames a second")
     parser.add_argument("--symbols", type=int, default=1_061)
-    parser.add_argument("--days", type=float, default=1.375, help="of history at the start")
+    parser.add_argument("--days", type=float, default=1.375, help="of history at the start, at most 1.38")
     arguments = parser.parse_args()
     symbols, history = arguments.symbols, int(arguments.days * 1_440)
     with flooding(symbols) as flood:
         settings = flood_settings(flood.port, symbols, REQUESTS_PER_SECOND, history_minutes=history)
         with watching(settings, core=None) as program, Flow(flood, arguments.rate):
-            requests = symbols * math.ceil(history / 2_000)
-            program.wait('contracts{state="warm"}', symbols, 120.0 + 10.0 * requests / REQUESTS_PER_SECOND)
+            program.wait('contracts{state="warm"}', symbols, 120.0 + 10.0 * symbols / REQUESTS_PER_SECOND)
             print(f"{symbols} symbols warm, {arguments.rate:,} frames a second", flush=True)
             print(f"{'minute':>6}{'RSS, MB':>10}{'CPU, %':>8}{'signals':>9}{'finals':>10}", flush=True)
             began_s = time.monotonic()

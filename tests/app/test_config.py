@@ -52,6 +52,7 @@ CONSOLE = "[alerts.channels.phone]\ntype = 'console'\n"
         ("analysis_interval = true", "analysis_interval", True, "should be a number"),
         ("[websocket]\nenabled = 'perhaps'", "websocket.enabled", "perhaps", "boolean"),
         ("[rest]\nhistory_minutes = 90.5", "rest.history_minutes", 90.5, "integer"),
+        ("[rest]\nhistory_minutes = 2001", "rest.history_minutes", 2001, "less than or equal to 2000"),
         ("[universe]\ninclude = 'BTC_*'", "universe.include", "BTC_*", "list"),
         ("[universe]\nexclude = ['A_*', 1]", "universe.exclude[1]", 1, "string"),
         ("[websocket]\nmax_connections = 0", "websocket.max_connections", 0, "greater than or equal to 1"),

@@ -140,7 +140,7 @@ class RestConfig(_Table):
     ticker_interval: Annotated[float, Field(ge=0)] = 60.0  # seconds; open interest, funding and best prices
     funding_interval: Annotated[float, Field(ge=0)] = 300.0  # seconds
     audit_share: Annotated[float, Field(ge=0, le=0.9)] = 0.4  # of the requests, for reading closed candles again
-    history_minutes: Annotated[int, Field(ge=60, le=40_000)] = 1_980
+    history_minutes: Annotated[int, Field(ge=60, le=LIMITS.max_candles_per_request)] = 1_980
 
 
 class NetworkConfig(_Table):
