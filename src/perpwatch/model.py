@@ -184,23 +184,27 @@ class Contract(msgspec.Struct, frozen=True, gc=False):
         return contracts * self.contract_size * (1.0 if self.is_coin_margined else price)
 
 
-class Ticker(msgspec.Struct, frozen=True, gc=False):
-    """The state of one contract. Fields the source does not carry are None."""
+class Ticker(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The state of one contract. Fields the source does not carry are None.
 
-    symbol: str
-    last_price: float
-    fair_price: float | None = None
-    index_price: float | None = None
-    contracts_24h: float | None = None
+    Those that a row of the whole market has come in the order of its wire, which the decoder looks for first; hence
+    they are given by name only.
+    """
+
     amount_24h: float | None = None  # settle coin
-    change_24h: float | None = None  # fraction
+    fair_price: float | None = None
     high_24h: float | None = None
+    index_price: float | None = None
+    last_price: float
     low_24h: float | None = None
+    change_24h: float | None = None  # fraction
+    symbol: str
+    event_time_ms: int = 0
+    contracts_24h: float | None = None
     best_bid: float | None = None
     best_ask: float | None = None
     open_interest: float | None = None  # contracts
     funding_rate: float | None = None  # fraction per settlement
-    event_time_ms: int = 0
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):

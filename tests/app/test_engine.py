@@ -164,7 +164,7 @@ def test_a_minute_over_a_gap_is_not_judged_and_is_repaired() -> None:
 def test_events_for_others_are_passed_on() -> None:
     story = Story()
     trades = Trades(SYMBOL, [Trade(1.0, 1.0, Side.BUY, at(0))], at(0))
-    step = story.take(trades, Tickers([Ticker(SYMBOL, 2.0)], at(0)), at_ms=at(0))
+    step = story.take(trades, Tickers([Ticker(symbol=SYMBOL, last_price=2.0)], at(0)), at_ms=at(0))
     assert list(step.events) == [trades]
     assert story.engine.tickers[SYMBOL].last_price == 2.0
 

@@ -110,8 +110,8 @@ def test_a_push_that_is_older_than_what_is_known_tells_nothing_older() -> None:
 
 def test_tickers_of_watched_symbols_have_the_exchanges_field_names() -> None:
     rows = [
-        Ticker(SYMBOL, 100.0, fair_price=101.0, contracts_24h=5.0, amount_24h=6.0, change_24h=0.01),
-        Ticker("OTHER_USDT", 1.0),
+        Ticker(symbol=SYMBOL, last_price=100.0, fair_price=101.0, contracts_24h=5.0, amount_24h=6.0, change_24h=0.01),
+        Ticker(symbol="OTHER_USDT", last_price=1.0),
     ]
     (message,) = told(streaming_engine(), [Tickers(rows, T0_MS + 1)], ["ticker"])
     assert (message.channel, message.symbol) == ("ticker", SYMBOL)

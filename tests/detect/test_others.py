@@ -125,14 +125,14 @@ def test_open_interest_that_jumps_is_told_once_from_where_it_fired() -> None:
     now_ms = START_MS
     for _ in range(60):
         interest *= 1.0 + float(random.normal(0.0, 0.002))
-        assert detector.observe(Ticker("ABC_USDT", 1.0, open_interest=interest), now_ms, 0) is None
+        assert detector.observe(Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=interest), now_ms, 0) is None
         now_ms += SPAN_MS
-    jumped = Ticker("ABC_USDT", 1.0, open_interest=interest * 1.1)
+    jumped = Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=interest * 1.1)
     signal = detector.observe(jumped, now_ms, 0)
     assert signal is not None
     assert (signal.direction, signal.level) == (Direction.UP, Level.STRONG)
     assert detector.observe(jumped, now_ms + 1000, 0) is None
-    fallen = Ticker("ABC_USDT", 1.0, open_interest=interest)
+    fallen = Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=interest)
     back = detector.observe(fallen, now_ms + 2000, 0)
     assert back is not None
     assert back.direction is Direction.DOWN
@@ -141,24 +141,25 @@ def test_open_interest_that_jumps_is_told_once_from_where_it_fired() -> None:
 def test_open_interest_is_not_compared_across_a_hole() -> None:
     detector = OpenInterestJump()
     for n in range(60):
-        detector.observe(Ticker("ABC_USDT", 1.0, open_interest=1e6), START_MS + n * SPAN_MS, 0)
+        detector.observe(Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=1e6), START_MS + n * SPAN_MS, 0)
     late_ms = START_MS + 90 * SPAN_MS
-    assert detector.observe(Ticker("ABC_USDT", 1.0, open_interest=2e6), late_ms, 0) is None
-    assert detector.observe(Ticker("ABC_USDT", 1.0, open_interest=9e6), late_ms - 1, 0) is None  # out of order
-    assert detector.observe(Ticker("ABC_USDT", 1.0), late_ms + 1, 0) is None
+    assert detector.observe(Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=2e6), late_ms, 0) is None
+    out_of_order = Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=9e6)
+    assert detector.observe(out_of_order, late_ms - 1, 0) is None
+    assert detector.observe(Ticker(symbol="ABC_USDT", last_price=1.0), late_ms + 1, 0) is None
 
 
 def test_funding_that_jumps_is_told_and_funding_that_drifts_is_not() -> None:
     detector = FundingJump()
-    assert detector.observe(Ticker("ABC_USDT", 1.0, funding_rate=0.0001), START_MS, 0) is None
-    signal = detector.observe(Ticker("ABC_USDT", 1.0, funding_rate=-0.0025), START_MS + 1000, 0)
+    assert detector.observe(Ticker(symbol="ABC_USDT", last_price=1.0, funding_rate=0.0001), START_MS, 0) is None
+    signal = detector.observe(Ticker(symbol="ABC_USDT", last_price=1.0, funding_rate=-0.0025), START_MS + 1000, 0)
     assert signal is not None
     assert (signal.direction, signal.level) == (Direction.DOWN, Level.STRONG)
-    assert detector.observe(Ticker("ABC_USDT", 1.0, funding_rate=-0.0030), START_MS + 2000, 0) is None
+    assert detector.observe(Ticker(symbol="ABC_USDT", last_price=1.0, funding_rate=-0.0030), START_MS + 2000, 0) is None
     slow = FundingJump()
     for hour in range(100):
         at_ms = START_MS + hour * 60 * MINUTE_MS
-        assert slow.observe(Ticker("ABC_USDT", 1.0, funding_rate=hour * 0.0001), at_ms, 0) is None
+        assert slow.observe(Ticker(symbol="ABC_USDT", last_price=1.0, funding_rate=hour * 0.0001), at_ms, 0) is None
 
 
 def test_a_price_gap_is_told_again_when_it_has_doubled_from_its_lowest() -> None:
@@ -168,7 +169,8 @@ def test_a_price_gap_is_told_again_when_it_has_doubled_from_its_lowest() -> None
     def push(last: float) -> bool:
         nonlocal n
         n += 1
-        return detector.observe(Ticker("ABC_USDT", last, fair_price=100.0), START_MS + n, 0) is not None
+        ticker = Ticker(symbol="ABC_USDT", last_price=last, fair_price=100.0)
+        return detector.observe(ticker, START_MS + n, 0) is not None
 
     assert not any(push(100.01) for _ in range(100))
     assert push(102.0)
@@ -184,12 +186,13 @@ def test_a_price_gap_is_told_again_when_it_has_doubled_from_its_lowest() -> None
 def test_a_wide_spread_is_told_without_a_direction() -> None:
     detector = PriceGap()
     for n in range(100):
-        detector.observe(Ticker("ABC_USDT", 100.0, best_bid=99.99, best_ask=100.01), START_MS + n, 0)
-    signal = detector.observe(Ticker("ABC_USDT", 100.0, best_bid=99.0, best_ask=101.0), START_MS + 100, 0)
+        detector.observe(Ticker(symbol="ABC_USDT", last_price=100.0, best_bid=99.99, best_ask=100.01), START_MS + n, 0)
+    wide = Ticker(symbol="ABC_USDT", last_price=100.0, best_bid=99.0, best_ask=101.0)
+    signal = detector.observe(wide, START_MS + 100, 0)
     assert signal is not None
     assert (signal.direction, signal.level) == (Direction.FLAT, Level.EXTREME)
     assert [reason.name for reason in signal.reasons] == ["spread"]
-    crossed = Ticker("ABC_USDT", 100.0, best_bid=101.0, best_ask=99.0)
+    crossed = Ticker(symbol="ABC_USDT", last_price=100.0, best_bid=101.0, best_ask=99.0)
     assert detector.observe(crossed, START_MS + 101, 0) is None
 
 

@@ -170,8 +170,8 @@ def test_tickers_join_candles() -> None:
     )
     feed(rules, flat(20))
     now_ms = START_MS + 20 * MINUTE_MS
-    assert rules.observe(Ticker("ABC_USDT", 100.0, funding_rate=0.0001), now_ms, 0) == []
-    assert rules.observe(Ticker("ABC_USDT", 100.0, funding_rate=0.005), now_ms + 1000, 0) == []
+    assert rules.observe(Ticker(symbol="ABC_USDT", last_price=100.0, funding_rate=0.0001), now_ms, 0) == []
+    assert rules.observe(Ticker(symbol="ABC_USDT", last_price=100.0, funding_rate=0.005), now_ms + 1000, 0) == []
     (signal,) = feed(rules, [burst(20)])
     reasons = {reason.name: reason for reason in signal.reasons}
     assert reasons["funding_rate"].value == pytest.approx(0.5)
@@ -314,7 +314,7 @@ def test_reasons_stand_in_order_of_contribution_and_end_with_trust_and_latency()
     rules.clock_offset_ms = 40.0
     feed(rules, drawn(2000, seed=3, bursts=0.0))
     last_ms = START_MS + 2000 * MINUTE_MS
-    rules.observe(Ticker("ABC_USDT", 100.0, funding_rate=0.0003), last_ms, 0)
+    rules.observe(Ticker(symbol="ABC_USDT", last_price=100.0, funding_rate=0.0003), last_ms, 0)
     jump = candle(last_ms, 130.0, 3e6, open=100.0, trust=Trust.VERIFIED)
     signals = rules.update(jump, jump.close_time_ms, (jump.close_time_ms + 140) * 1_000_000)
     signal = next(one for one in signals if one.rule == "default")

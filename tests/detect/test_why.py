@@ -58,10 +58,10 @@ def test_what_is_about_the_data_stands_last_and_nothing_twice() -> None:
 def test_tickers_tell_funding_and_open_interest_while_they_are_fresh() -> None:
     witness = Witness()
     for minute in range(0, 200, 5):
-        ticker = Ticker("ABC_USDT", 1.0, open_interest=1000.0 + minute % 10, funding_rate=-0.0005)
+        ticker = Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=1000.0 + minute % 10, funding_rate=-0.0005)
         witness.observe(ticker, START_MS + minute * MINUTE_MS)
     now_ms = START_MS + 200 * MINUTE_MS
-    witness.observe(Ticker("ABC_USDT", 1.0, open_interest=1500.0, funding_rate=-0.0005), now_ms)
+    witness.observe(Ticker(symbol="ABC_USDT", last_price=1.0, open_interest=1500.0, funding_rate=-0.0005), now_ms)
     texts = {reason.name: reason.text for reason in witness.reasons(signal(now_ms, now_ms + 250), 50.0)}
     assert texts["funding_rate"] == "funding -0.0500% per settlement"
     assert texts["open_interest_change"].startswith("open interest +49")
@@ -76,9 +76,9 @@ def test_tickers_tell_funding_and_open_interest_while_they_are_fresh() -> None:
 
 def test_an_older_ticker_does_not_replace_a_newer() -> None:
     witness = Witness()
-    witness.observe(Ticker("ABC_USDT", 1.0, funding_rate=0.002), START_MS + 1000)
-    witness.observe(Ticker("ABC_USDT", 1.0, funding_rate=0.001), START_MS)
-    witness.observe(Ticker("ABC_USDT", 1.0), START_MS + 2000)  # carries no rate
+    witness.observe(Ticker(symbol="ABC_USDT", last_price=1.0, funding_rate=0.002), START_MS + 1000)
+    witness.observe(Ticker(symbol="ABC_USDT", last_price=1.0, funding_rate=0.001), START_MS)
+    witness.observe(Ticker(symbol="ABC_USDT", last_price=1.0), START_MS + 2000)  # carries no rate
     (rate, _) = witness.reasons(signal(START_MS + 3000), 0.0)
     assert rate.value == 0.2
 

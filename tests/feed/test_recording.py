@@ -72,7 +72,7 @@ def test_every_kind_of_event_comes_back_as_it_was() -> None:
         decode(frame),
         Gap(stream, "ws-1", 5, None, "lost"),
         Trades("BTC_USDT", [Trade(1.5, 2.0, Side.BUY, 3, "x")], 4),
-        Tickers([Ticker("BTC_USDT", 1.25, funding_rate=None)], 9),
+        Tickers([Ticker(symbol="BTC_USDT", last_price=1.25, funding_rate=None)], 9),
         CandleHistory("BTC_USDT", [], 1, 2),
     ]
     batch = Batch("ws-1", 77, 88, events, [b"", frame], [b'{"channel":"pong","data":1}'])  # type: ignore[arg-type]

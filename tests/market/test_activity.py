@@ -12,7 +12,7 @@ T0_MS = 1_791_201_600_000
 
 
 def frame(minute: float, **volumes: float) -> Tickers:
-    rows = [Ticker(symbol, 1.0, contracts_24h=volume) for symbol, volume in volumes.items()]
+    rows = [Ticker(symbol=symbol, last_price=1.0, contracts_24h=volume) for symbol, volume in volumes.items()]
     return Tickers(rows, T0_MS + int(minute * MINUTE_MS))
 
 

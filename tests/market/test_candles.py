@@ -100,7 +100,8 @@ class Story:
 
     def tell(self, at_ms: int, contracts_24h: float) -> None:
         """The ticker frames of the two seconds that end here."""
-        self.book.hear(Tickers([Ticker(SYMBOL, 1.0, contracts_24h=contracts_24h)], at_ms), self.outcome)
+        ticker = Ticker(symbol=SYMBOL, last_price=1.0, contracts_24h=contracts_24h)
+        self.book.hear(Tickers([ticker], at_ms), self.outcome)
 
     def read(self, rows: Sequence[Candle], first: int, end: int, until_ms: int | None = None) -> list[Candle]:
         history = CandleHistory(SYMBOL, rows, at(first), at(end))

@@ -10,7 +10,7 @@ END = T0 + MINUTE_MS
 
 
 def tell(referee: Referee, at_ms: int, **contracts: float | None) -> Heard:
-    rows = [Ticker(symbol, 1.0, contracts_24h=count) for symbol, count in contracts.items()]
+    rows = [Ticker(symbol=symbol, last_price=1.0, contracts_24h=count) for symbol, count in contracts.items()]
     return referee.hear(Tickers(rows, at_ms))
 
 

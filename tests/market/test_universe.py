@@ -14,10 +14,10 @@ ETH = Contract("ETH_USDT", "ETH", "USDT", "USDT", 0.01)
 RIF = Contract("RIF_USDT", "RIF", "USDT", "USDT", 10.0)
 COIN = Contract("BTC_USD", "BTC", "USD", "BTC", 100.0)
 TICKERS = [
-    Ticker("ETH_USDT", 4_000.0, contracts_24h=1.0, amount_24h=5_000_000.0),
-    Ticker("BTC_USDT", 80_000.0, contracts_24h=2.0, amount_24h=9_000_000.0),
-    Ticker("BTC_USD", 80_000.0, contracts_24h=2_000.0, amount_24h=2.5),
-    Ticker("GONE_USDT", 1.0, amount_24h=1e12),
+    Ticker(symbol="ETH_USDT", last_price=4_000.0, contracts_24h=1.0, amount_24h=5_000_000.0),
+    Ticker(symbol="BTC_USDT", last_price=80_000.0, contracts_24h=2.0, amount_24h=9_000_000.0),
+    Ticker(symbol="BTC_USD", last_price=80_000.0, contracts_24h=2_000.0, amount_24h=2.5),
+    Ticker(symbol="GONE_USDT", last_price=1.0, amount_24h=1e12),
 ]
 
 
@@ -63,7 +63,7 @@ def test_a_limit_counts_only_those_that_would_be_watched() -> None:
 def watch(
     contracts: list[Contract], wanted: UniverseFilter, before: list[str], turnover: dict[str, float]
 ) -> list[str]:
-    tickers = [Ticker(symbol, 1.0, amount_24h=amount) for symbol, amount in turnover.items()]
+    tickers = [Ticker(symbol=symbol, last_price=1.0, amount_24h=amount) for symbol, amount in turnover.items()]
     return [one.contract.symbol for one in choose(contracts, tickers, wanted, NOW_MS, before) if one.is_watched]
 
 

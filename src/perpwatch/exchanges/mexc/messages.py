@@ -83,27 +83,27 @@ class PushKline(CandleUpdate, frozen=True, gc=False, omit_defaults=True, tag_fie
 # {"amount24":157589.74,"contractId":1156,"fairPrice":0.04116,"high24Price":0.04297,"indexPrice":0.04119,
 #  "lastPrice":0.04114,"lower24Price":0.04068,"maxBidPrice":0.04942,"minAskPrice":0.03295,"riseFallRate":-0.0292,
 #  "symbol":"WCT_USDT","timestamp":1790870034312,"volume24":376505}
-class TickerRow(Ticker, frozen=True, gc=False, omit_defaults=True):
+class TickerRow(Ticker, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One contract's state. ``volume24`` is contracts, ``amount24`` the settle coin, ``riseFallRate`` a fraction.
 
     ``maxBidPrice`` and ``minAskPrice`` are the band for orders, *not* best bid and ask, and are left out. Best bid
     and ask, open interest and funding come with ``push.ticker`` and REST only. Ghost rows have ``lastPrice`` 0.
     """
 
-    symbol: Symbol
-    last_price: Price = field(name="lastPrice")
-    fair_price: float | None = field(default=None, name="fairPrice")
-    index_price: float | None = field(default=None, name="indexPrice")
-    contracts_24h: float | None = field(default=None, name="volume24")
     amount_24h: float | None = field(default=None, name="amount24")
-    change_24h: float | None = field(default=None, name="riseFallRate")
+    fair_price: float | None = field(default=None, name="fairPrice")
     high_24h: float | None = field(default=None, name="high24Price")
+    index_price: float | None = field(default=None, name="indexPrice")
+    last_price: Price = field(name="lastPrice")
     low_24h: float | None = field(default=None, name="lower24Price")
+    change_24h: float | None = field(default=None, name="riseFallRate")
+    symbol: Symbol
+    event_time_ms: OptionalTimeMs = field(default=0, name="timestamp")
+    contracts_24h: float | None = field(default=None, name="volume24")
     best_bid: float | None = field(default=None, name="bid1")
     best_ask: float | None = field(default=None, name="ask1")
     open_interest: float | None = field(default=None, name="holdVol")
     funding_rate: float | None = field(default=None, name="fundingRate")
-    event_time_ms: OptionalTimeMs = field(default=0, name="timestamp")
 
 
 # {"channel":"push.tickers","data":[{...TickerRow...}],"ts":1790870034312}
