@@ -8,7 +8,7 @@ frames, proves the stream broken. A fall proves nothing: volume of a day ago dro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from perpwatch.model import Ticker, Tickers
@@ -46,6 +46,7 @@ class Referee:
 
     def __init__(self) -> None:
         self.rows: dict[str, Ticker] = {}  # the newest of each symbol; kept here because each row is looked at here
+        self._heard: Sequence[Ticker] = ()  # the frame before
         self._witnesses: dict[str, _Witness] = {}
         self._suspects: dict[str, int] = {}  # symbol -> start of the rise that nobody has explained yet
         self._since_ms: int | None = None
@@ -86,6 +87,8 @@ class Referee:
             if witness.watch != watch:
                 witness.watch = watch
                 new.append(symbol)
+        # Rows that are replaced are let go here, one after the other as they lie in memory, and not between the others.
+        self._heard = tickers.tickers
         return Heard(before_ms, risen, new)
 
     def lose(self) -> None:
