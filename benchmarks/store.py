@@ -12,11 +12,16 @@ import asyncio
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from perpwatch.app.histories import GROUP, Histories
+from perpwatch.market.candles import roll_up_all
 from perpwatch.model import ANALYSED_TIMEFRAMES, MINUTE_MS, Candle, Contract, Finality, Timeframe, Trust
 from perpwatch.store import Database, Reader, Retention, Writer
 from perpwatch.store.maintenance import check, contents
@@ -120,10 +125,63 @@ async def main(url: str) -> None:
             await asyncio.sleep(0.01)
         seconds = time.perf_counter() - started_s
         print(f"{writer.counters.cleaned:,} old candles deleted in {seconds:.1f} s, between the writes")
+        if database.is_sqlite:
+            await histories(writer)
     started_s = time.perf_counter()
     assert not check(database).problems
     print(f"perpwatch db check: {time.perf_counter() - started_s:.1f} s")
     database.close()
+
+
+async def histories(writer: Writer) -> None:
+    """What a history of a day and nine hours costs the writer's thread and the disk, beside 200 that are stored."""
+    shuffled = random.Random(2).sample(SYMBOLS, 200 + 24 + GROUP)
+    stored, alone, together = shuffled[:200], shuffled[200:224], shuffled[224:]
+    await learn(writer, stored)
+    (thread,) = (one for one in threading.enumerate() if one.name == "perpwatch-store")
+    assert thread.ident is not None
+    clock = time.pthread_getcpuclockid(thread.ident)
+    for some, group in ((alone, 1), (together, GROUP)):
+        await asyncio.sleep(2.0)  # so that the log of what was before is copied
+        began_s, began_bytes = time.clock_gettime(clock), written_bytes()
+        for first in range(0, len(some), group):
+            await learn(writer, some[first : first + group])
+        await asyncio.sleep(2.0)
+        each_ms = (time.clock_gettime(clock) - began_s) / len(some) * 1e3
+        each_mb = (written_bytes() - began_bytes) / len(some) / 1e6
+        print(
+            f"a history, {group:>2} together: {each_ms:.0f} ms of the writer's processor time, {each_mb:.1f} MB written"
+        )
+
+
+async def learn(writer: Writer, symbols: list[str]) -> None:
+    """Write histories as a start does, in groups."""
+    waiting, candles = Histories(), past()
+    for first in range(0, len(symbols), GROUP):
+        for symbol in symbols[first : first + GROUP]:
+            waiting.gather(symbol, [msgspec.structs.replace(one, symbol=symbol) for one in candles], 0)
+        while waiting:
+            writer.put_units_now([(packed,) for packed in waiting.take_slice()])
+            assert await writer.flush(60.0)
+
+
+def past() -> list[Candle]:
+    """The candles of a day and nine hours; each contract gets the same, which no page of the store can use."""
+    random_ = random.Random(3)
+    minutes = []
+    for open_time_ms in range(T0 - 33 * HOUR_MS, T0, MINUTE_MS):
+        price, volume = 100.0 * random_.random(), float(random_.randrange(1_000_000))
+        prices = (price, price * 1.01, price * 0.99, price * 1.003)
+        figures = (volume, volume * 0.01, volume * price)
+        minutes.append(
+            Candle("", Timeframe.Min1, open_time_ms, *prices, *figures, Finality.REST, Trust.VERIFIED, *prices)
+        )
+    return [one for timeframe in ANALYSED_TIMEFRAMES for one in roll_up_all(minutes, timeframe, until_ms=T0)]
+
+
+def written_bytes() -> int:
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("write_bytes")))
 
 
 def rest(candle: Candle) -> tuple[Any, ...]:

@@ -60,7 +60,7 @@ class Watch:
             self.keeper = Keeper(self.bot.engine, self.reader, writer, is_history_kept=self.is_history_kept)
             self.restored = self.keeper.restore(start_ms)
             await self.bot.run(minutes * 60.0)
-            self.keeper.compare()
+            self.keeper.finish()
             assert writer.counters.rejected == 0
 
     def _on_step(self, batch: Batch, step: Step) -> None:

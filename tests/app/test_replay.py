@@ -84,7 +84,7 @@ async def kept_inline(bot: Bot, config: Config) -> AsyncIterator[None]:
 
         bot.on_step = on_step
         yield
-        keeper.compare()
+        keeper.finish()
         keeper.remember("alerts.desk", bot.analysis.desk.state(), bot.engine.now_ms)
     database.close()
 

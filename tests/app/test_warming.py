@@ -180,7 +180,7 @@ async def test_what_is_kept_while_it_runs_is_part_of_the_past(tmp_path: Path) ->
         for some in (minutes[150:], minutes):  # the second reaches further back
             batch = Batch("rest", (T0 + 10_000) * 1_000_000, T0 + 10_000, [history(some)])
             keeper.note(batch, engine.take(batch))
-            assert await writer.flush(10.0)
+            await keeper.write_histories(T0 + 60_000)
         for timeframe in (Timeframe.Min1, Timeframe.Min5):
             past = keeper.past(SYMBOL, timeframe, 0, end_ms)
             assert past == [one for one in reader.market_candles(timeframe, 0, end_ms) if one.symbol == SYMBOL]

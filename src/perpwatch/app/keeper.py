@@ -1,7 +1,11 @@
 """What of the watch goes into the store, and what of it comes back after a restart.
 
 A minute and what the ledger says of it are written together, so that after a crash the two agree. Nothing here waits:
-:meth:`Keeper.note` hands records to the writer, and whoever reads the feed awaits :meth:`Writer.room` in between.
+:meth:`Keeper.note` hands records to the writer, and whoever reads the feed awaits :meth:`Keeper.room` in between.
+
+Long histories wait for each other (:mod:`perpwatch.app.histories`), and all else is written before and between their
+slices. Until a slice is handed to the writer, the ledger in the store does not know its minutes: what a crash takes is
+read from the exchange again. Whatever is found out about a minute that waits lets its contract go first.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import msgspec
 from perpwatch.alert.outcomes import HORIZONS, Outcome
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.engine import Engine, Step
+from perpwatch.app.histories import GATHERED_MINUTES, MAX_WAITING, Histories
 from perpwatch.errors import StoreError
+from perpwatch.market.candles import Outcome as MinuteOutcome
 from perpwatch.market.candles import roll_up_all, with_quiet_minutes
 from perpwatch.market.ledger import Ring
 from perpwatch.market.repair import REST_SETTLE_MS
@@ -38,6 +44,7 @@ from perpwatch.store import (
     Alerted,
     AlertOutcome,
     LedgerHour,
+    PackedCandles,
     Reader,
     Record,
     Retracted,
@@ -57,6 +64,10 @@ DESK_KEY = "alerts.desk"
 FOLLOWED_MS = (HORIZONS[-1] + 2) * MINUTE_MS
 #: The end of the ledger that is looked at hour by hour each time.
 RECENT_MINUTES = 180
+#: Records in the writer's queue up to which a slice of histories may follow: what is put next waits for little.
+QUIET_QUEUE = 500
+#: How long :meth:`Keeper.write_histories` waits for one slice.
+SLICE_DEADLINE_S = 10.0
 
 _UNKNOWN, _VERIFIED = TRUST_CODES[Trust.UNKNOWN], TRUST_CODES[Trust.VERIFIED]
 _EMPTY_IS_VERIFIED = bytes(_VERIFIED if code == EMPTY_CODE else code for code in range(256))
@@ -91,6 +102,7 @@ class Keeper:
         self._oldest_ms: dict[Timeframe, int] = {}  # candles that were found in the store, or put since
         self._is_oldest_asked: set[Timeframe] = set()
         self._compared_ms = 0
+        self._histories = Histories()
         #: What is to be stored together with an alert: who is to be told of it.
         self.beside: Callable[[Alert | MarketAlert], Sequence[Record]] = lambda alert: ()
 
@@ -142,6 +154,8 @@ class Keeper:
 
     def past(self, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
         """Candles of a symbol that open within the window, oldest first; none when the store cannot be read."""
+        if self._histories.holds(symbol, timeframe, start_ms, end_ms):
+            self._write_history(symbol)
         try:
             # A start asks for twenty windows of each symbol, on the loop, and a new store has next to none of them.
             oldest_ms = self._oldest(timeframe)
@@ -169,6 +183,8 @@ class Keeper:
         records: list[Record] = list(step.signals)
         touched: set[tuple[str, int]] = set()
         is_known = engine.ledger.trust
+        if self._histories:
+            self._write_touched(step.outcome)
         for span in outcome.lost:
             for open_time_ms in range(span.start_ms, span.end_ms, MINUTE_MS):
                 # A minute can be lost and found in one step; the ledger has the last word.
@@ -195,6 +211,8 @@ class Keeper:
             self.outcome(alert_outcome)
         if engine.now_ms - COMPARE_AT_MS >= self._compared_ms + MINUTE_MS:
             self.compare()
+        if self._histories.is_due(engine.now_ms) and self.writer.counters.waiting <= QUIET_QUEUE:
+            self._write_slice()
 
     def _lose(self, symbol: str, open_time_ms: int, records: list[Record], touched: set[tuple[str, int]]) -> None:
         if self._code(symbol, open_time_ms) != _UNKNOWN:
@@ -223,16 +241,70 @@ class Keeper:
         self, history: CandleHistory, until_ms: int, records: list[Record], touched: set[tuple[str, int]]
     ) -> None:
         """Minutes from before the watch are not reported by the engine; those that the store lacks are kept here."""
-        symbol, new = history.symbol, set[int]()
+        symbol, new = history.symbol, list[Candle]()
+        if self._histories.reaches(symbol, history.complete_from_ms):
+            self._write_history(symbol)
         minutes = with_quiet_minutes(history, until_ms)
         for minute in minutes:
             open_time_ms = minute.open_time_ms
             if self._code(symbol, open_time_ms) in (_UNKNOWN, EMPTY_CODE) and self._is_known(symbol, open_time_ms):
-                records.append(msgspec.structs.replace(minute, trust=Trust.VERIFIED))
-                self._mark(symbol, open_time_ms, _VERIFIED, touched)
-                new.add(open_time_ms)
-        if new:
-            records += _longer(minutes, new)
+                new.append(msgspec.structs.replace(minute, trust=Trust.VERIFIED))
+        if not new:
+            return
+        candles = new + _longer(minutes, {minute.open_time_ms for minute in new})
+        if len(new) >= GATHERED_MINUTES:
+            self._write_history(symbol)  # never two of one symbol
+            self._histories.gather(symbol, candles, self._engine.now_ms)
+            self._note_oldest(candles)
+            return
+        records += candles
+        for minute in new:
+            self._mark(symbol, minute.open_time_ms, _VERIFIED, touched)
+
+    # --- Histories that wait ----------------------------------------------------------------------------------------
+
+    async def room(self) -> None:
+        """Wait until the writer's queue has room, and no more histories wait than may."""
+        while len(self._histories) > MAX_WAITING:
+            self._write_slice()
+            await self.writer.room()
+        await self.writer.room()
+
+    async def write_histories(self, now_ms: int) -> None:
+        """Write what has waited long enough, with room for other records in between: without steps nobody else does."""
+        while self._histories.is_due(now_ms):
+            self._write_slice()
+            if not await self.writer.flush(SLICE_DEADLINE_S):
+                return
+
+    def finish(self) -> None:
+        """Hand over to the writer what is not there yet; good before the end."""
+        while self._histories:
+            self._write_slice()
+        self.compare()
+
+    def _write_touched(self, outcome: MinuteOutcome) -> None:
+        """What a step says of minutes that wait comes after them."""
+        histories = self._histories
+        touched = {span.symbol for span in outcome.lost if histories.reaches(span.symbol, span.start_ms)}
+        touched |= {one.symbol for one in outcome.closed if histories.reaches(one.symbol, one.close_time_ms - 1)}
+        for symbol in sorted(touched):
+            self._write_history(symbol)
+
+    def _write_slice(self) -> None:
+        self.writer.put_units_now([self._unit(packed) for packed in self._histories.take_slice()])
+
+    def _write_history(self, symbol: str) -> None:
+        packed = self._histories.take(symbol)
+        if packed is not None:
+            self.writer.put_now(*self._unit(packed))
+
+    def _unit(self, packed: PackedCandles) -> tuple[Record | PackedCandles, ...]:
+        """Candles and what the ledger says of them, to be committed together."""
+        symbol, touched = packed.symbol, set[tuple[str, int]]()
+        for open_time_ms in packed.minutes():
+            self._mark(symbol, open_time_ms, _VERIFIED, touched)
+        return packed, *(LedgerHour(*key, self._hour(*key)) for key in sorted(touched))
 
     def _is_known(self, symbol: str, open_time_ms: int) -> bool:
         return self._engine.ledger.trust(symbol, open_time_ms) is not Trust.UNKNOWN
@@ -258,6 +330,8 @@ class Keeper:
             del self._kept[symbol]
         first_ms = oldest_ms - oldest_ms % HOUR_MS + HOUR_MS
         for symbol, series in self._engine.book.series.items():
+            if symbol in self._histories:
+                continue  # its minutes are known without a candle only until they are written
             self._compare_symbol(symbol, first_ms, now_ms, series.watched_since_ms or now_ms, touched)
         self._put(records, touched)
 
@@ -285,12 +359,15 @@ class Keeper:
                     self._mark(symbol, open_time_ms, EMPTY_CODE, touched)
 
     def _put(self, records: list[Record], touched: set[tuple[str, int]]) -> None:
+        self._note_oldest(records)
+        records += [LedgerHour(*key, self._hour(*key)) for key in sorted(touched)]
+        self.writer.put_now(*records)
+
+    def _note_oldest(self, records: Sequence[Record]) -> None:
         oldest_ms = self._oldest_ms
         for record in records:
             if type(record) is Candle and record.open_time_ms < oldest_ms.get(record.timeframe, math.inf):
                 oldest_ms[record.timeframe] = record.open_time_ms
-        records += [LedgerHour(*key, self._hour(*key)) for key in sorted(touched)]
-        self.writer.put_now(*records)
 
     def _hour(self, symbol: str, hour_ms: int) -> bytes:
         """What the store has of an hour."""

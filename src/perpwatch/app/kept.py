@@ -48,7 +48,7 @@ async def kept(bot: Bot, config: StoreConfig, config_file: Path | None) -> Async
                 keeper.note(batch, step)
                 tell(batch, step)
 
-            bot.on_step, bot.pace = on_step, writer.room
+            bot.on_step, bot.pace = on_step, keeper.room
             bot.keepers["store"] = lambda: writer.trouble.text if writer.trouble is not None else ""
             chores = asyncio.create_task(_chores(bot, keeper, writer, config))
             try:
@@ -56,7 +56,7 @@ async def kept(bot: Bot, config: StoreConfig, config_file: Path | None) -> Async
             finally:
                 chores.cancel()
                 bot.on_step, bot.pace, bot.engine.past = tell, None, None
-                keeper.compare()
+                keeper.finish()
                 _remember(bot, keeper)
     finally:
         database.close()
@@ -83,6 +83,7 @@ async def _chores(bot: Bot, keeper: Keeper, writer: Writer, config: StoreConfig)
     while True:
         await asyncio.sleep(60.0)
         _remember(bot, keeper)
+        await keeper.write_histories(bot.clock.time_ns() // 1_000_000)
         if bot.clock.monotonic() >= next_cleaning_s:
             next_cleaning_s = bot.clock.monotonic() + config.cleaning_interval
             writer.clean(config.kept(), bot.engine.now_ms)

@@ -2,6 +2,7 @@
 
 from perpwatch.store.database import Database
 from perpwatch.store.maintenance import Retention
+from perpwatch.store.packed import PackedCandles
 from perpwatch.store.reader import Reader, open_reader
 from perpwatch.store.records import (
     EMPTY_CODE,
@@ -30,6 +31,7 @@ __all__ = [
     "DeliveryState",
     "Label",
     "LedgerHour",
+    "PackedCandles",
     "Reader",
     "Record",
     "Retention",

@@ -17,6 +17,7 @@ from sqlalchemy import BigInteger, Connection, Double, Integer, LargeBinary, Sma
 from perpwatch.model import Candle, Contract, Reason, Signal, Timeframe, Trust
 from perpwatch.store import schema
 from perpwatch.store.finite_json import finite_json
+from perpwatch.store.packed import PackedCandles
 from perpwatch.store.records import (
     TRUST_CODES,
     Alerted,
@@ -58,11 +59,14 @@ class Batch:
         self._state: dict[Row, Row] = {}
         self._retracted: list[Retracted] = []
 
-    def add(self, records: Iterable[Record]) -> None:
+    def add(self, records: Iterable[Record | PackedCandles]) -> None:
         for record in records:
             if isinstance(record, Candle):
                 row = _candle_row(record)
                 self._candles[row[:3]] = row
+            elif isinstance(record, PackedCandles):
+                for row in record.rows():
+                    self._candles[row[:3]] = row
             else:
                 self._add_other(record)
 

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from perpwatch.errors import StoreError, StoreUnavailable, retry_delay
 from perpwatch.store.batch import Batch
 from perpwatch.store.database import BUSY_TIMEOUT_MS, Database
 from perpwatch.store.maintenance import Retention, checkpoint, cleaning
+from perpwatch.store.packed import PackedCandles
 from perpwatch.store.records import Record
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ IDLE_S = 1.0
 #: What leaving the block waits for the last commit.
 CLOSE_DEADLINE_S = 10.0
 
-Unit = tuple[Record, ...]
+Unit = tuple[Record | PackedCandles, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +118,23 @@ class Writer:
 
     # --- Putting ----------------------------------------------------------------------------------------------------
 
-    def put_now(self, *records: Record) -> None:
+    def put_now(self, *records: Record | PackedCandles) -> None:
         """Take records, to be committed together; never waits and never refuses.
 
         Whoever cannot wait uses this, and lets somebody who can await :meth:`room`.
         """
-        if not records:
-            return
+        if records:
+            self.put_units_now([records])
+
+    def put_units_now(self, units: Sequence[Unit]) -> None:
+        """Take several units, each to be committed whole, at once: none of them is begun before all are there.
+
+        Packed candles come first in their unit, and count as many records as there are candles.
+        """
         with self._wake:
-            self._units.append(records)
-            self._put += 1
-            self.counters.waiting += len(records)
+            self._units += units
+            self._put += len(units)
+            self.counters.waiting += sum(map(_size, units))
             self._wake.notify()
         if self._is_inline:
             self._write_inline()
@@ -219,10 +226,11 @@ class Writer:
         records = 0
         with self._wake:
             for unit in self._units:
-                if units and records + len(unit) > BATCH_RECORDS:
+                size = _size(unit)
+                if units and records + size > BATCH_RECORDS:
                     break
                 units.append(unit)
-                records += len(unit)
+                records += size
         return units
 
     def _write(self, units: list[Unit]) -> None:
@@ -268,7 +276,7 @@ class Writer:
 
     def _reject(self, unit: Unit, error: Exception) -> None:
         logger.error("the store will not take %.500r", unit, exc_info=None if isinstance(error, StoreError) else error)
-        self.counters.rejected += len(unit)
+        self.counters.rejected += _size(unit)
         self._finish([unit])
         self._call(self._on_trouble, Trouble("rejected", f"{type(error).__name__}: {error}", self.counters.waiting))
 
@@ -277,7 +285,7 @@ class Writer:
             for unit in units:
                 done = self._units.popleft()
                 assert done is unit
-                self.counters.waiting -= len(unit)
+                self.counters.waiting -= _size(unit)
             self._done += len(units)
         self._call(self._wake_waiters)
 
@@ -294,6 +302,7 @@ class Writer:
         elif before is None or before.kind != trouble.kind:
             self._trouble_since_s = now_s if before is None else self._trouble_since_s
             self._call(self._on_trouble, trouble)
+            self._call(self._wake_waiters)  # the queue may hold more from now on
 
     # --- Without a thread -------------------------------------------------------------------------------------------
 
@@ -346,3 +355,8 @@ class Writer:
     def _wake_waiters(self) -> None:
         self._progress.set()
         self._progress = asyncio.Event()
+
+
+def _size(unit: Unit) -> int:
+    first = unit[0]
+    return len(unit) if type(first) is not PackedCandles else len(unit) - 1 + len(first)
