@@ -18,7 +18,7 @@ from perpwatch.app.keeper import Keeper
 from perpwatch.app.wishes import Wishes
 from perpwatch.errors import ConfigurationError
 from perpwatch.model import MINUTE_MS
-from perpwatch.store import Database, Reader, Writer
+from perpwatch.store import Database, Reader, State, Writer
 
 HOUR_MS = 60 * MINUTE_MS
 Visitor = Callable[[Bot, Wishes], Awaitable[None]]
@@ -170,7 +170,7 @@ def test_wishes_that_cannot_be_read_are_said_and_forgotten(tmp_path: Path, caplo
 
     async def damage() -> None:
         async with Writer(database, is_inline=True) as writer:
-            Keeper(None, Reader(database), writer).remember("wishes", b'{"mutes": []', 1)  # type: ignore[arg-type]
+            writer.put_now(State("wishes", b'{"mutes": []', 1))
 
     sim.run_virtual(damage())
     database.close()

@@ -22,10 +22,16 @@ def test_800_contracts_are_served_within_10_connections_of_100_subscriptions() -
         clock = Clock.starting_at(DEFAULT_START_MS)
         async with SimulatorServer(exchange, clock) as server, http_over_network() as get:
             config = at_addresses(Config(), server.websocket_url, server.rest_url)
-            config = config.with_overrides({"websocket": {"subscription_types": ["ticker", "kline_Min1", "deals"]}})
+            # An hour of history is learned in little time: a slow machine has to keep up with ten times market speed.
+            config = config.with_overrides(
+                {
+                    "websocket": {"subscription_types": ["ticker", "kline_Min1", "deals"]},
+                    "rest": {"history_minutes": 60},
+                }
+            )
             bot = Bot(config, adapter_for(config), dial_with(), get, clock, random.Random(1).random)
-            running = asyncio.create_task(bot.run(300))
-            async with asyncio.timeout(280):
+            running = asyncio.create_task(bot.run(600))
+            async with asyncio.timeout(580):
                 while bot.engine.coverage() < 1.0 or any(one.confirmed < one.wanted for one in bot.feed.pool.status()):
                     await asyncio.sleep(1.0)
             status = bot.feed.pool.status()
