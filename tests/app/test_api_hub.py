@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from fastapi import FastAPI
 from watched_bots import run_watched
 
 from perpwatch.app import api_market, freshness
@@ -122,20 +125,25 @@ def test_while_nobody_looks_a_picture_is_made_once_a_minute_and_whoever_looks_ha
     assert made["a question"] == [0] * 5
 
 
-async def test_a_contract_may_have_a_slash_in_its_name() -> None:
+@contextlib.asynccontextmanager
+async def api_of_a_watch() -> AsyncIterator[FastAPI]:
     clock = Clock.starting_at(DEFAULT_START_MS)
     config = Config()
     async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
         bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
         async with watch_over(bot, HealthConfig(enabled=False), network.get) as monitor:
             hub = Hub(bot, monitor, "a test", None, tick_s=1.0, max_clients=1)
-            api = create_api(hub, Access(config.dashboard, clock.monotonic))
-            transport = httpx.ASGITransport(api)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/api/v1") as client:
-                looks = [await client.get(f"/symbols/A%2FB{part}") for part in ("", "/candles", "/trades")]
-                act = await client.post("/actions/symbols/A%2FB/pin")
-                nameless = await client.get("/symbols/")
-                paths = (await client.get("/openapi.json")).json()["paths"]
+            yield create_api(hub, Access(config.dashboard, clock.monotonic))
+
+
+async def test_a_contract_may_have_a_slash_in_its_name() -> None:
+    async with api_of_a_watch() as api:
+        transport = httpx.ASGITransport(api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/api/v1") as client:
+            looks = [await client.get(f"/symbols/A%2FB{part}") for part in ("", "/candles", "/trades")]
+            act = await client.post("/actions/symbols/A%2FB/pin")
+            nameless = await client.get("/symbols/")
+            paths = (await client.get("/openapi.json")).json()["paths"]
     assert [one.json()["detail"].partition(" is ")[0] for one in looks] == ["A/B"] * 3
     assert "'A/B'" in act.json()["detail"]
     assert nameless.status_code == 422
@@ -143,21 +151,15 @@ async def test_a_contract_may_have_a_slash_in_its_name() -> None:
 
 
 async def test_a_mistake_of_ours_is_a_problem_that_gives_nothing_away() -> None:
-    clock = Clock.starting_at(DEFAULT_START_MS)
-    config = Config()
-    async with SimulatedNetwork(build(1, 5), clock, seed=1) as network:
-        bot = Bot(config, adapter_for(config), network.dial, network.get, clock, random.Random(1).random)
-        async with watch_over(bot, HealthConfig(enabled=False), network.get) as monitor:
-            hub = Hub(bot, monitor, "a test", None, tick_s=1.0, max_clients=1)
-            api = create_api(hub, Access(config.dashboard, clock.monotonic))
+    async with api_of_a_watch() as api:
 
-            @api.get("/api/v1/mistake")
-            async def mistake() -> None:
-                raise RuntimeError("a secret")
+        @api.get("/api/v1/mistake")
+        async def mistake() -> None:
+            raise RuntimeError("a secret")
 
-            transport = httpx.ASGITransport(api, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                answer = await client.get("/api/v1/mistake")
+        transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get("/api/v1/mistake")
     assert (answer.status_code, answer.headers["Content-Type"]) == (500, "application/problem+json")
     assert "secret" not in answer.text
     assert answer.json()["detail"]

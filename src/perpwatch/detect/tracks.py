@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
@@ -38,7 +39,7 @@ class Track:
         self.told_ms, self.told_figure = open_time_ms, figure
 
 
-class Tracks:
+class Tracks(ABC):
     """The tracks of all symbols; a detector says how long their means are and what it learns from a candle."""
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class Tracks:
         for candle in candles:
             self._learn(self._track(symbol, timeframe), candle)
 
-    def reset(self, symbol: str) -> None:
+    def reset(self, symbol: str) -> None:  # noqa: B027 - nobody has more to do here
         """Nothing spans two candles."""
 
     def forget(self, symbol: str) -> None:
@@ -72,8 +73,10 @@ class Tracks:
             track = tracks[timeframe] = Track(self._window_of(timeframe))
         return track
 
+    @abstractmethod
     def _window_of(self, timeframe: Timeframe) -> int:
-        raise NotImplementedError
+        """How many candles the means of a timeframe span."""
 
+    @abstractmethod
     def _learn(self, track: Track, candle: Candle) -> None:
-        raise NotImplementedError
+        """Take a closed candle into the means."""
