@@ -14,6 +14,7 @@ import pytest
 from perpwatch.sim import Clock, SimulatorServer, build
 
 TIME_LIMIT_S = 45
+HOUR_MS = 3_600_000
 BITCOIN = "BTC/USDT:USDT"
 
 
@@ -50,8 +51,9 @@ async def test_ccxt_lists_the_contracts_and_reads_candles() -> None:
         minute_ms = server.exchange.market.minute * 60_000
         assert [row[0] for row in candles][-2:] == [minute_ms - 60_000, minute_ms]
         assert candles[1][1] == candles[0][4]  # it opens where the last one closed
-        hours = await client.fetch_ohlcv(BITCOIN, "1h", since=minute_ms - 5 * 3_600_000)
-        assert len(hours) == 5
+        hour_ms = minute_ms - minute_ms % HOUR_MS
+        hours = await client.fetch_ohlcv(BITCOIN, "1h", since=hour_ms - 5 * HOUR_MS)
+        assert [row[0] for row in hours] == [hour_ms - back * HOUR_MS for back in range(5, -1, -1)]
         ticker = await client.fetch_ticker(BITCOIN)
         assert ticker["bid"] == ticker["last"] == pytest.approx(candles[-1][4], rel=0.01)
         assert (await client.fetch_trades(BITCOIN))[-1]["side"] in ("buy", "sell")
