@@ -53,6 +53,24 @@ def test_after_a_pause_no_row_waits_for_what_is_usual(monkeypatch: pytest.Monkey
     assert known == [3, 15]
 
 
+def test_the_change_of_open_interest_is_known_although_nobody_looked() -> None:
+    seen: list[list[float | None]] = []
+
+    async def look(monitor: Monitor) -> None:
+        looked_at, left = MarketTable(monitor.metrics.bot), MarketTable(monitor.metrics.bot)
+        for _ in range(400):
+            looked_at.update()
+            left.remember()
+            await asyncio.sleep(1)
+        looked_at.update()
+        left.update()
+        seen.extend([row.open_interest_change for row in table.rows.values()] for table in (looked_at, left))
+
+    run_watched(8.0, contracts=15, visitor=look)
+    assert seen[0] == seen[1]
+    assert sum(bool(change) for change in seen[0]) > 10
+
+
 def test_by_rest_a_minute_that_was_not_read_yet_is_not_taken_for_one_without_trades() -> None:
     seen = []
 

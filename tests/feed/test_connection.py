@@ -16,6 +16,7 @@ from perpwatch.errors import ConnectionFailed, ConnectionLost
 from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.feed.budget import Budget
 from perpwatch.feed.connection import Connection, Retries, State, SystemClock, dial_with, retry_after
+from perpwatch.feed.outbox import Outbox, Turns
 from perpwatch.feed.ports import Socket
 from perpwatch.model import Batch, CandleUpdate, Event, Gap, StreamUp
 
@@ -172,16 +173,48 @@ async def test_text_binary_and_fragmented_frames_arrive_whole_and_in_order(times
         await ws.close()
 
 
-async def test_a_frame_that_comes_together_with_a_ping_is_not_kept_waiting() -> None:
+async def test_a_frame_that_comes_together_with_a_ping_is_not_kept_waiting_and_the_ping_is_answered() -> None:
+    answers: list[bytes] = []
+
     async def send(ws: web.WebSocketResponse) -> None:
         writer = ws._writer
         assert writer is not None
-        writer.transport.write(b"\x81\x03one" + b"\x89\x00")  # one segment, the ping last
-        await stay(ws)
+        ws._autoping = False  # it would take the answer for itself
+        writer.transport.write(b"\x81\x03one" + b"\x89\x02hi")  # one segment, the ping last
+        answers.extend([(await ws.receive()).data])
 
     async with serving(send) as server:
         ws = await dial_with()(server.url)
         assert await frames_of(ws, 1) == [b"one"]
+        while not answers:
+            await asyncio.sleep(0.01)
+        assert answers == [b"hi"]
+        await ws.close()
+
+
+async def test_a_read_can_be_taken_from_within_it_and_what_is_left_is_received() -> None:
+    go = asyncio.Event()
+
+    async def send(ws: web.WebSocketResponse) -> None:
+        await go.wait()
+        await ws.send_str("one")
+        await ws.receive()
+        await ws.send_str("two")
+        await stay(ws)
+
+    async with serving(send) as server:
+        ws, taken = await dial_with()(server.url), list[bytes]()
+
+        def take_first() -> None:
+            taken.extend(ws.take() if not taken else ())
+            ws.send(b"more")
+
+        ws.on_read = take_first
+        receiving = asyncio.create_task(frames_of(ws, 1))
+        await asyncio.sleep(0)
+        go.set()
+        assert await receiving == [b"two"]
+        assert taken == [b"one"]
         await ws.close()
 
 
@@ -251,7 +284,13 @@ async def test_a_message_beyond_the_limit_ends_the_connection(fragments: int) ->
 class Life:
     """A connection in the background and everything it delivered."""
 
-    def __init__(self, url: str, limits: dict[str, float] | None = None, retries: Retries | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        limits: dict[str, float] | None = None,
+        retries: Retries | None = None,
+        turns: Turns | None = None,
+    ) -> None:
         self.events: list[Event] = []
         self.batches: list[Batch] = []
         quick = replace(LIMITS, **{"commands_per_second": 1e3, **(limits or {})})
@@ -266,11 +305,12 @@ class Life:
             lambda: 0.5,
             self._take,
             retries or Retries(first_s=0.02, cap_s=0.32),
+            turns or Turns(),
         )
         self.connection.subscribe([A])
         self._news = asyncio.Event()
 
-    async def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch) -> None:
         self.batches.append(batch)
         self.events += batch.events
         self._news.set()
@@ -380,8 +420,8 @@ async def test_attempts_can_be_limited() -> None:
 
 
 async def test_a_consumer_that_is_behind_when_the_line_breaks_gets_the_gap_from_what_it_had() -> None:
-    """Its last batch is lost with the session; the gap must not begin behind it."""
-    release = asyncio.Event()
+    """What waits undecoded is lost with the session; the gap must not begin behind it."""
+    release, outbox = asyncio.Event(), Outbox(max_events=1)
 
     async def push(ws: web.WebSocketResponse) -> None:
         async for message in ws:
@@ -393,20 +433,12 @@ async def test_a_consumer_that_is_behind_when_the_line_breaks_gets_the_gap_from_
                 await stay(ws)
 
     async with serving(push) as server:
-        async with Life(server.url) as life:
+        async with Life(server.url, turns=outbox.turns) as life:
             await life.until(CandleUpdate)
-            stuck = asyncio.Event()
-            take = life._take
-
-            async def refuse_once(batch: Batch) -> None:
-                if any(isinstance(event, CandleUpdate) for event in batch.events):
-                    stuck.set()
-                    await asyncio.Event().wait()
-                await take(batch)
-
-            life.connection._sink = refuse_once
+            outbox.put(life.batches[-1])
             release.set()
-            await stuck.wait()
+            while not outbox.turns._lock.locked():  # until the read has come and waits for room
+                await asyncio.sleep(0.01)
             life.connection.restart("test")
             await life.until(Gap)
         gap = next(event for event in life.events if isinstance(event, Gap))
@@ -417,8 +449,12 @@ class DoomedSocket:
     """Loses its line when told to."""
 
     def __init__(self) -> None:
+        self.on_read: Callable[[], None] = lambda: None
         self.doom = asyncio.Event()
         self.is_closed = False
+
+    def take(self) -> list[bytes]:
+        return []
 
     async def receive(self) -> list[bytes]:
         await self.doom.wait()

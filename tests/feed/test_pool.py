@@ -15,6 +15,7 @@ from perpwatch import sim
 from perpwatch.exchanges.mexc import MexcFutures
 from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.feed.connection import Retries, State
+from perpwatch.feed.outbox import Turns
 from perpwatch.feed.pool import Pool
 from perpwatch.model import Batch, Gap, Kind, Stream, StreamUp, stream_of_candles
 
@@ -40,9 +41,10 @@ class Scene:
             Random(5).random,
             self._take,
             Retries(),
+            turns=Turns(),
         )
 
-    async def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch) -> None:
         for event in batch.events:
             if isinstance(event, StreamUp):
                 self.up.setdefault(event.stream, set()).add(event.source)

@@ -1,6 +1,6 @@
 """The one place that looks at a running bot for API and pages: everything is made once and shared by all who look.
 
-While nobody looks, nothing is made but what must be remembered: the table keeps a figure of each minute.
+While nobody looks, nothing is made; only what must be remembered is noted, a figure of each minute.
 """
 
 from __future__ import annotations
@@ -128,8 +128,7 @@ class Hub:
         self.ticks = 0
         self._reader = reader
         self._tick_s = tick_s
-        self._made = 0  # the tick of the newest picture ...
-        self._made_minute = -1  # ... and its minute
+        self._made = 0  # the tick of the newest picture
         self._measured = 0  # the tick in which the freshness was measured
         self._pictures = 0
         self._making = asyncio.Lock()
@@ -171,12 +170,10 @@ class Hub:
             (self.bot.clock.monotonic(), {one.source: one.data_frames for one in self.bot.feed.pool.status()})
         )
         self.ticks += 1
-        if len(self.market) or len(self.pulse) or self._minute != self._made_minute:
+        if len(self.market) or len(self.pulse):
             await self.look()
-
-    @property
-    def _minute(self) -> int:
-        return self.bot.engine.now_ms // MINUTE_MS
+        else:
+            self.table.remember()
 
     async def look(self) -> None:
         """Make a new picture, unless the one of this tick is made already."""
@@ -186,14 +183,14 @@ class Hub:
 
     async def _make(self) -> None:
         """Bring the table up to date, and tell everybody what changed."""
-        tick, minute = self.ticks, self._minute
+        tick = self.ticks
         if self._freshness is None or tick - self._measured >= FRESHNESS_TICKS:
             self._freshness = await one_by_one(measure_freshness(self.bot))
             self._measured = tick
         changed, gone = await one_by_one(self.table.updating(max(1, tick - self._made)))
         # From here on in one breath: who comes later begins with the new table, and who is here gets what changed.
         self._pictures += 1
-        self._made, self._made_minute = tick, minute
+        self._made = tick
         if len(self.market):
             self.market.publish(self._message(changed, gone))
         if len(self.pulse):

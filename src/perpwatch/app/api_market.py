@@ -79,6 +79,11 @@ class _Past:
     trust: Trust = Trust.UNKNOWN
     interest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=MOVES[-1] + 1))
 
+    def note_interest(self, opened_ms: int, open_interest: float) -> None:
+        """Keep the first open interest that is seen in a minute."""
+        if not self.interest or self.interest[-1][0] != opened_ms:
+            self.interest.append((opened_ms, open_interest))
+
 
 class MarketTable:
     """The rows of all watched contracts, most traded first."""
@@ -88,9 +93,21 @@ class MarketTable:
         self.updated_ms = 0  # exchange time of the rows
         self._bot = bot
         self._past: dict[str, _Past] = {}
+        self._remembered_ms = -1  # the minute whose open interest is noted
         self._next = 0  # whose usual figures are renewed next
         self._ages: dict[str, int] = {}  # seconds
         self._age_ticks = AGE_TICKS  # since the ages were measured
+
+    def remember(self) -> None:
+        """Note the open interest of a new minute: all of a row that cannot be made later."""
+        engine = self._bot.engine
+        opened_ms = engine.now_ms - engine.now_ms % MINUTE_MS
+        if opened_ms != self._remembered_ms:
+            for symbol in engine.book.series:
+                open_interest = engine.open_interest(symbol)
+                if open_interest:
+                    self._past.setdefault(symbol, _Past()).note_interest(opened_ms, open_interest)
+            self._remembered_ms = opened_ms
 
     def update(self) -> tuple[list[MarketRow], list[str]]:
         """Bring the rows up to date.
@@ -127,8 +144,8 @@ class MarketTable:
             if place % SLICE == 0:
                 yield
         gone = [symbol for symbol in self.rows if symbol not in rows]
-        for symbol in gone:
-            self._past.pop(symbol, None)
+        for symbol in self._past.keys() - rows.keys():
+            del self._past[symbol]
         self.rows, self.updated_ms = rows, engine.now_ms
         return changed, gone
 
@@ -173,8 +190,7 @@ class MarketTable:
             day = contract.turnover(ticker.contracts_24h or 0.0, ticker.amount_24h or 0.0)
             funding = ticker.funding_rate
             if ticker.open_interest:
-                if not past.interest or past.interest[-1][0] != opened_ms:
-                    past.interest.append((opened_ms, ticker.open_interest))
+                past.note_interest(opened_ms, ticker.open_interest)
                 if past.interest[0][0] < opened_ms:
                     interest = ticker.open_interest / past.interest[0][1] - 1.0
         return MarketRow(

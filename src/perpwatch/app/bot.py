@@ -10,9 +10,9 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from perpwatch.alert.policy import Alert, MarketAlert
 from perpwatch.app.analysis import Analysis
@@ -113,6 +113,17 @@ class Progress:
     warm: int  # whose history is loaded
 
 
+class Pace(Protocol):
+    """Whoever keeps what a bot finds, and may be full."""
+
+    @property
+    def has_room(self) -> bool: ...
+
+    async def room(self) -> None:
+        """Wait until there is room."""
+        ...
+
+
 class Bot:
     """Watches a market until told to stop.
 
@@ -149,9 +160,7 @@ class Bot:
         self.alerts: list[Alert | MarketAlert] = []  # the newest, bounded
         self.audit = Audit()
         self.on_step = on_step
-        self.pace: Callable[[], Awaitable[None]] | None = (
-            None  # awaited between batches: whoever keeps them may be full
-        )
+        self.pace: Pace | None = None  # of whoever keeps the batches
         self.on_command: Callable[[Command], None] = lambda command: None  # told what the engine is told, just before
         # Who writes what is found to a disk or database, and what is wrong with that; "" when nothing is.
         self.keepers: dict[str, Callable[[], str]] = {}
@@ -205,12 +214,20 @@ class Bot:
             await _first_of(*runners)
 
     async def _digest(self) -> None:
+        self.feed.hand_over(self._take_at_once)
         async for batch in self.feed:
             self._take(batch)
             for _ in self.engine.warming():
                 await asyncio.sleep(0)  # sockets are read meanwhile
             if self.pace is not None:
-                await self.pace()
+                await self.pace.room()
+
+    def _take_at_once(self, batch: Batch) -> bool:
+        """Take what is only to be analysed: a history wants to be learned, too, and a full keeper to be waited for."""
+        if batch.source == "rest" or not (self.pace is None or self.pace.has_room):
+            return False
+        self._take(batch)
+        return True
 
     def _take(self, batch: Batch) -> None:
         """Analyse a batch and pass on what it led to."""

@@ -394,6 +394,13 @@ class Engine:
             funding_rate=details.funding_rate if ticker.funding_rate is None else ticker.funding_rate,
         )
 
+    def open_interest(self, symbol: str) -> float | None:
+        """The newest open interest of a contract that is known."""
+        for rows in (self.tickers, self.details):
+            if symbol in rows and rows[symbol].open_interest is not None:
+                return rows[symbol].open_interest
+        return None
+
     # --- What should be read back -----------------------------------------------------------------------------------
 
     def due_repairs(self, rank: dict[str, int], is_coming: Callable[[str, int], bool] | None = None) -> list[Span]:

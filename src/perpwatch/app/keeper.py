@@ -180,11 +180,27 @@ class Keeper:
     def note(self, batch: Batch, step: Step) -> None:
         """Store what a step led to; call it after each step of the engine, in order."""
         outcome, engine = step.outcome, self._engine
+        # Most batches leave nothing to store.
+        if outcome.closed or outcome.lost or step.signals or step.events or batch.source == "rest":
+            self._note_found(batch, step)
+        if step.alerts:
+            states = {DESK_KEY: engine.analysis.desk.state()}
+            for alert in step.alerts:
+                self.alert(alert, states)
+        for alert_outcome in step.outcomes:
+            self.outcome(alert_outcome)
+        if engine.now_ms - COMPARE_AT_MS >= self._compared_ms + MINUTE_MS:
+            self.compare()
+        if self._histories.is_due(engine.now_ms) and self.writer.counters.waiting <= QUIET_QUEUE:
+            self._write_slice()
+
+    def _note_found(self, batch: Batch, step: Step) -> None:
+        outcome = step.outcome
         records: list[Record] = list(step.signals)
         touched: set[tuple[str, int]] = set()
-        is_known = engine.ledger.trust
+        is_known = self._engine.ledger.trust
         if self._histories:
-            self._write_touched(step.outcome)
+            self._write_touched(outcome)
         for span in outcome.lost:
             for open_time_ms in range(span.start_ms, span.end_ms, MINUTE_MS):
                 # A minute can be lost and found in one step; the ledger has the last word.
@@ -203,16 +219,6 @@ class Keeper:
             if isinstance(event, ContractUpdate):
                 self._note_contract(event.contract, records)
         self._put(records, touched)
-        if step.alerts:
-            states = {DESK_KEY: engine.analysis.desk.state()}
-            for alert in step.alerts:
-                self.alert(alert, states)
-        for alert_outcome in step.outcomes:
-            self.outcome(alert_outcome)
-        if engine.now_ms - COMPARE_AT_MS >= self._compared_ms + MINUTE_MS:
-            self.compare()
-        if self._histories.is_due(engine.now_ms) and self.writer.counters.waiting <= QUIET_QUEUE:
-            self._write_slice()
 
     def _lose(self, symbol: str, open_time_ms: int, records: list[Record], touched: set[tuple[str, int]]) -> None:
         if self._code(symbol, open_time_ms) != _UNKNOWN:
@@ -262,6 +268,11 @@ class Keeper:
             self._mark(symbol, minute.open_time_ms, _VERIFIED, touched)
 
     # --- Histories that wait ----------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """No wait for :meth:`room`."""
+        return len(self._histories) <= MAX_WAITING and self.writer.has_room
 
     async def room(self) -> None:
         """Wait until the writer's queue has room, and no more histories wait than may."""

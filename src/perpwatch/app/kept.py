@@ -48,7 +48,7 @@ async def kept(bot: Bot, config: StoreConfig, config_file: Path | None) -> Async
                 keeper.note(batch, step)
                 tell(batch, step)
 
-            bot.on_step, bot.pace = on_step, keeper.room
+            bot.on_step, bot.pace = on_step, keeper
             bot.keepers["store"] = lambda: writer.trouble.text if writer.trouble is not None else ""
             chores = asyncio.create_task(_chores(bot, keeper, writer, config))
             try:

@@ -13,9 +13,9 @@ import socket as sockets
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import picows
@@ -31,6 +31,7 @@ from perpwatch.errors import (
 )
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.feed.budget import Budget
+from perpwatch.feed.outbox import Turns
 from perpwatch.feed.ports import Dial, Socket
 from perpwatch.feed.session import Session, SessionCounters
 from perpwatch.model import Batch, Event, Stream
@@ -91,6 +92,7 @@ def dial_with(*, proxy: str | None = None, max_frame_bytes: int = 4 * 1024 * 102
                 max_frame_size=max_frame_bytes,
                 read_buffer_init_size=READ_BYTES,
                 max_redirects=0,
+                enable_auto_pong=False,  # the listener answers: it hears of the last frame of each read, whatever it is
                 websocket_handshake_timeout=DIAL_TIMEOUT_S,
                 extra_headers={"User-Agent": USER_AGENT},
                 proxy=proxy,
@@ -137,13 +139,18 @@ MAX_CONTROL_BYTES = 125
 
 # An enum's member by its name costs as much as the rest of a frame.
 _TEXT, _BINARY, _CONTINUATION = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
-_CLOSE = picows.WSMsgType.CLOSE
+_CLOSE, _PING = picows.WSMsgType.CLOSE, picows.WSMsgType.PING
+
+
+def _leave() -> None:
+    """Let frames wait."""
 
 
 class _Listener(picows.WSListener):
     """A picows listener as a :class:`Socket`: frames wait here until they are asked for, all at once."""
 
     def __init__(self, max_message_bytes: int) -> None:
+        self.on_read: Callable[[], None] = _leave
         self._max_message_bytes = max_message_bytes
         self._frames: list[bytes] = []
         self._waiting_bytes = 0  # of the first frames that wait ...
@@ -161,24 +168,19 @@ class _Listener(picows.WSListener):
         payload = frame.get_payload_as_bytes()
         # Nearly every frame is a whole message, which its length tells; asking for its kind costs a third of all this.
         if len(payload) > MAX_CONTROL_BYTES and frame.fin and not self._parts:
-            if not self._frames:
-                self._wake.set()
             self._frames.append(payload)
         else:
             self._take_other(transport, frame, payload)
-        if frame.last_in_buffer:
-            self._slow_down(transport)
+        if frame.last_in_buffer and self._frames:
+            self._end_read(transport)
 
     def _take_other(self, transport: picows.WSTransport, frame: picows.WSFrame, payload: bytes) -> None:
         kind = frame.msg_type
         if kind is _TEXT and frame.fin:
-            self._wake.set()
             self._frames.append(payload)
         elif kind is _TEXT or kind is _BINARY or kind is _CONTINUATION:
             self._parts.append(payload)
             if frame.fin:
-                # Not on the last frame of a read: that may be a ping or the beginning of a fragmented message.
-                self._wake.set()
                 self._frames.append(b"".join(self._parts))
                 self._parts.clear()
             elif sum(map(len, self._parts)) > self._max_message_bytes:
@@ -189,9 +191,18 @@ class _Listener(picows.WSListener):
             reason = (frame.get_close_message() or b"").decode("utf-8", "replace") or "closed by the server"
             self._lost = ConnectionLost(reason, code or 1005)
             transport.disconnect()
+        elif kind is _PING:
+            transport.send_pong(payload)
 
-    def _slow_down(self, transport: picows.WSTransport) -> None:
-        """Read no further while too much waits; looked at once a read, because frames come in thousands."""
+    def _end_read(self, transport: picows.WSTransport) -> None:
+        """Offer what has come; where it has to wait, read no further once that is too much.
+
+        Done once a read, because frames come in thousands.
+        """
+        self.on_read()
+        if not self._frames:
+            return
+        self._wake.set()
         self._waiting_bytes += sum(map(len, self._frames[self._counted :]))
         self._counted = len(self._frames)
         if self._waiting_bytes > MAX_WAITING_BYTES and not self._is_paused:
@@ -203,13 +214,14 @@ class _Listener(picows.WSListener):
         self._wake.set()
 
     async def receive(self) -> list[bytes]:
-        if not self._frames:
+        while not self._frames:
             if self._lost is not None:
                 raise self._lost
             self._wake.clear()
             await self._wake.wait()
-            if not self._frames and self._lost is not None:
-                raise self._lost
+        return self.take()
+
+    def take(self) -> list[bytes]:
         frames, self._frames = self._frames, []
         self._waiting_bytes = self._counted = 0
         if self._is_paused and self._transport is not None:
@@ -231,10 +243,8 @@ class _Listener(picows.WSListener):
 
 # --- The driver ----------------------------------------------------------------------------------------------------
 
-#: Takes a batch of one connection; may wait when whoever consumes is behind.
-Sink = Callable[[Batch], Awaitable[None]]
-#: Decode at any time.
-NO_TURNS = nullcontext()
+#: Takes a batch of one connection.
+Sink = Callable[[Batch], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +268,7 @@ class Connection:
         retries: how patient to be.
         exchange_now_ms: the exchange's time, 0 while nobody knows it.
         dials: the budget of dials that the whole process shares.
-        turns: entered to decode a read and hand it over, so that connections do that one after the other.
+        turns: when to decode a read and hand it over, so that connections do that one after the other.
     """
 
     def __init__(
@@ -273,8 +283,8 @@ class Connection:
         jitter: Callable[[], float],
         sink: Sink,
         retries: Retries,
+        turns: Turns,
         exchange_now_ms: Callable[[], int] = lambda: 0,
-        turns: AbstractAsyncContextManager[None] = NO_TURNS,
     ) -> None:
         self.source = source
         self.url = url
@@ -304,8 +314,8 @@ class Connection:
         self._exchange_now_ms = exchange_now_ms
         self._turns = turns
         self._poke = asyncio.Event()
-        self._restart: ConnectionLost | None = None
-        self._delivered_ms = 0  # exchange time up to which the sink has taken what this session read
+        self._restart: Exception | None = None  # why to give up the present socket
+        self._is_taking = False  # frames of an earlier read are on their long way
 
     # --- What it should carry ---------------------------------------------------------------------------------------
 
@@ -391,7 +401,7 @@ class Connection:
             self.reconnects += 1
         self.opened_s = now_s = self._clock.monotonic()
         self.state = State.OPEN
-        self._restart, self._delivered_ms = None, 0
+        self._restart = None
         self.session = Session(
             self._adapter, self._limits, self.source, now_s, self._exchange_now_ms(), bad_frames=self.bad_frames
         )
@@ -410,12 +420,10 @@ class Connection:
         self.past = _sum(self.past, session.counters)
         self.confirmed_at_end, self.pending_at_end = len(session.confirmed), session.pending
         self.sessions_ended += 1
-        gaps = session.end(reason, self._delivered_ms)
-        try:
-            if gaps:
-                await self._sink(Batch(self.source, self._clock.time_ns(), self._delivered_ms, gaps))
-        finally:
-            await socket.close()
+        gaps = session.end(reason)
+        if gaps:
+            self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, gaps))
+        await socket.close()
 
     async def _drive(self, session: Session, socket: Socket) -> None:
         """Read and keep time until one of the two fails.
@@ -423,6 +431,8 @@ class Connection:
         Not a task group: that of Python 3.11, cancelled while a child fails, raises the failure alone, and the
         connection would dial on in the midst of a shutdown.
         """
+        self._is_taking = False
+        socket.on_read = partial(self._take_at_once, session, socket)
         tasks = [
             asyncio.create_task(self._read(session, socket)),
             asyncio.create_task(self._keep_time(session, socket)),
@@ -430,6 +440,7 @@ class Connection:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            socket.on_read = _leave
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -441,15 +452,31 @@ class Connection:
         while True:
             frames = await socket.receive()
             received_ns = self._clock.time_ns()
+            self._is_taking = True
             for start in range(0, len(frames), FRAMES_PER_TURN):
                 if start:
                     await asyncio.sleep(0)
                 async with self._turns:
-                    await self._take(session, frames[start : start + FRAMES_PER_TURN], received_ns)
+                    self._take(session, frames[start : start + FRAMES_PER_TURN], received_ns)
+            self._is_taking = False
             if session.pending or session.has_replies:
                 self._send(session, socket)
 
-    async def _take(self, session: Session, frames: Sequence[bytes], received_ns: int) -> None:
+    def _take_at_once(self, session: Session, socket: Socket) -> None:
+        """Take a read from within it, while nothing waits for its turn: no task is woken, and all is in the cache."""
+        if self._is_taking or self._restart is not None or not self._turns.is_free:
+            return
+        frames = socket.take()
+        self._turns.spend(len(frames))
+        try:
+            self._take(session, frames, self._clock.time_ns())
+            if session.pending or session.has_replies:
+                self._send(session, socket)
+        except Exception as error:
+            self._restart = error
+            self._poke.set()
+
+    def _take(self, session: Session, frames: Sequence[bytes], received_ns: int) -> None:
         events: list[Event] = []
         try:
             session.receive(frames, self._clock.monotonic(), events)
@@ -460,8 +487,7 @@ class Connection:
             batch = Batch(
                 self.source, received_ns, session.watermark_ms, events, frames=session.origins, asides=session.asides
             )
-            await self._sink(batch)
-            self._delivered_ms = session.watermark_ms
+            self._sink(batch)
 
     async def _keep_time(self, session: Session, socket: Socket) -> None:
         while True:
@@ -471,7 +497,7 @@ class Connection:
             events: list[Event] = []
             session.on_timer(self._clock.monotonic(), events)
             if events:
-                await self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, events))
+                self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, events))
             self._send(session, socket)
             try:
                 async with asyncio.timeout(max(0.0, session.next_deadline() - self._clock.monotonic())):

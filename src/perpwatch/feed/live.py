@@ -169,6 +169,13 @@ class LiveFeed:
         if not task.cancelled() and task.exception() is not None:
             self._outbox.close()  # the iterator ends, and then says why
 
+    def hand_over(self, at_once: Callable[[Batch], bool]) -> None:
+        """While whoever iterates waits, have what sockets read digested by ``at_once`` from within the read.
+
+        It returns whether it did; what it leaves comes out of the iterator, which also raises what it raises.
+        """
+        self._outbox.at_once = at_once
+
     async def __aiter__(self) -> AsyncIterator[Batch]:
         while batches := await self._outbox.take():
             for batch in batches:
@@ -358,7 +365,7 @@ class LiveFeed:
         if is_joined and (symbol not in self._tails or until_ms > self._tails[symbol].until_ms):
             open_rows = tuple(candle for candle in history.candles[-2:] if candle.close_time_ms > until_ms)
             self._tails[symbol] = _Tail(until_ms, open_rows)
-        await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, [history]))
+        await self._put(asked_ms, [history])
 
     def _give_up(self, symbol: str, error: ExchangeError) -> None:
         self.given_up[symbol] = str(error)
@@ -416,7 +423,7 @@ class LiveFeed:
                 continue
             # Open interest, funding and best prices come this way alone, so the rows are of use beside the stream, too.
             events: list[Event] = [*self._infer(tickers, asked_ms), Tickers(tickers, asked_ms)]
-            await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, events))
+            await self._put(asked_ms, events)
 
     async def _read_funding_on(self) -> None:
         """Read the funding rates of all contracts now and then, in one call."""
@@ -429,7 +436,7 @@ class LiveFeed:
                 logger.debug("funding rates: %s", error)
             else:
                 known = [rate for rate in rates if rate.symbol in self._contracts]
-                await self._outbox.put(Batch("rest", self._clock.time_ns(), asked_ms, known))
+                await self._put(asked_ms, known)
 
     def _infer(self, tickers: Sequence[Ticker], asked_ms: int) -> Iterator[CandleHistory]:
         """Minutes that have ended without a trade since the last answer: reading them would tell the same again."""
@@ -490,8 +497,15 @@ class LiveFeed:
         known_ms = self.sweep.known_ms(symbol)
         return known_ms > 0 and known_ms - known_ms % MINUTE_MS - SWEEP_BACK_MS <= start_ms
 
-    async def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: Batch) -> None:
+        """Hand on what a connection has read."""
         if batch.watermark_ms:
             lag_ms = self.exchange_clock.observe(batch.watermark_ms, self._clock.monotonic())
             self.pool.handicaps.observe(batch.source, lag_ms)
-        await self._outbox.put(batch)
+        self._outbox.put(batch)
+
+    async def _put(self, asked_ms: int, events: Sequence[Event]) -> None:
+        """Hand on an answer, when there is room for it."""
+        batch = Batch("rest", self._clock.time_ns(), asked_ms, events)
+        await self._outbox.room()
+        self._outbox.put(batch)

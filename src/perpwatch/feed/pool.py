@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,8 +14,9 @@ from msgspec.structs import replace
 from perpwatch.errors import ConnectionFailed
 from perpwatch.exchanges.adapter import Adapter, Limits
 from perpwatch.feed.budget import Budget
-from perpwatch.feed.connection import NO_TURNS, Clock, Connection, Retries, Sink, State
+from perpwatch.feed.connection import Clock, Connection, Retries, Sink, State
 from perpwatch.feed.handicap import Handicaps
+from perpwatch.feed.outbox import Turns
 from perpwatch.feed.plan import Action, Connected, plan
 from perpwatch.feed.ports import Dial
 from perpwatch.feed.session import WINDOW
@@ -120,7 +120,7 @@ class Pool:
         retries: Retries,
         exchange_now_ms: Callable[[], int] = lambda: 0,
         *,
-        turns: AbstractAsyncContextManager[None] = NO_TURNS,
+        turns: Turns,
         explores: bool = False,
     ) -> None:
         self.per_connection = min(per_connection, limits.max_subscriptions_per_connection)
@@ -268,8 +268,8 @@ class Pool:
             self._jitter,
             self._deliver,
             self._retries,
-            self._exchange_now_ms,
             self._turns,
+            self._exchange_now_ms,
         )
         self._tasks[source] = self._group.create_task(connection.run(), name=source)
 
@@ -283,14 +283,14 @@ class Pool:
             self._usual.pop(source, None)
             self._tasks.pop(source).cancel()
 
-    async def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: Batch) -> None:
         if self._moving:
             for event in batch.events:
                 if isinstance(event, StreamUp) and self._moving.get(event.stream, ("", ""))[1] == batch.source:
                     self._finish_move(event.stream)
         if self._overlaps:
             batch = self._without_duplicates(batch)
-        await self._sink(batch)
+        self._sink(batch)
 
     def _without_duplicates(self, batch: Batch) -> Batch:
         """Drop trades that the other connection of a move has delivered already."""

@@ -9,8 +9,16 @@ from typing import Protocol
 class Socket(Protocol):
     """A connected WebSocket, reduced to what a session needs."""
 
+    on_read: Callable[[], None]
+    """Called from within each read that has brought frames, and must not raise. Whoever it belongs to may :meth:`take`
+    them at once; what is left waits for :meth:`receive`."""
+
+    def take(self) -> list[bytes]:
+        """All frames that have arrived, oldest first; maybe none."""
+        ...
+
     async def receive(self) -> list[bytes]:
-        """All frames that have arrived, oldest first, at least one; waits for the first.
+        """The same, at least one; waits for the first.
 
         Raises:
             ConnectionLost: the other side closed or the line broke; frames that came before are delivered first.

@@ -726,6 +726,17 @@ class _RecordedSocket:
         self._time_ns = time_ns
         self._is_closed = False
 
+    @property
+    def on_read(self) -> Callable[[], None]:
+        return self._socket.on_read
+
+    @on_read.setter
+    def on_read(self, take: Callable[[], None]) -> None:
+        self._socket.on_read = take
+
+    def take(self) -> list[bytes]:
+        return self._socket.take()
+
     async def receive(self) -> list[bytes]:
         return await self._socket.receive()
 

@@ -434,10 +434,6 @@ class Session:
 
     # --- The end ----------------------------------------------------------------------------------------------------
 
-    def end(self, reason: str, delivered_ms: int) -> list[Event]:
-        """The connection is gone: everything it carried has a gap from the last thing it delivered.
-
-        Args:
-            delivered_ms: exchange time of what the consumer has had, which is less when he was cut off as well.
-        """
-        return [Gap(stream, self.source, min(self.watermark_ms, delivered_ms), None, reason) for stream in self._up]
+    def end(self, reason: str) -> list[Event]:
+        """The connection is gone: everything it carried has a gap from the last thing it delivered."""
+        return [Gap(stream, self.source, self.watermark_ms, None, reason) for stream in self._up]

@@ -52,6 +52,8 @@ class MemorySocket:
     """The client's end of a connection to the simulated exchange."""
 
     def __init__(self, network: SimulatedNetwork, session: Session) -> None:
+        #: Called when frames have arrived: they can be taken then, and otherwise wait to be received.
+        self.on_read: Callable[[], None] = lambda: None
         self.session = session
         self._network = network
         self._arrived: list[bytes] = []
@@ -71,6 +73,10 @@ class MemorySocket:
             if self._lost is not None:
                 raise self._lost
             await self._news.wait()
+        return self.take()
+
+    def take(self) -> list[bytes]:
+        """All frames that have arrived, oldest first; maybe none."""
         arrived, self._arrived = self._arrived, []
         if self._lost is None:
             self._news.clear()
@@ -112,7 +118,9 @@ class MemorySocket:
     def _arrive(self, frames: list[bytes]) -> None:
         if self._lost is None:
             self._arrived.extend(frames)
-            self._news.set()
+            self.on_read()
+            if self._arrived:
+                self._news.set()
 
     def _lose(self, lost: ConnectionLost) -> None:
         if self._lost is None:

@@ -144,9 +144,14 @@ class Writer:
         self.put_now(*records)
         await self.room()
 
+    @property
+    def has_room(self) -> bool:
+        """Fewer records are waiting than the queue holds; than a small part of it while all goes well."""
+        return self.counters.waiting < (self._max_waiting if self.trouble else min(self._max_waiting, MAX_RUSH))
+
     async def room(self) -> None:
-        """Wait until fewer records are waiting than the queue holds; than a small part of it while all goes well."""
-        while self.counters.waiting >= (self._max_waiting if self.trouble else min(self._max_waiting, MAX_RUSH)):
+        """Wait until :attr:`has_room`."""
+        while not self.has_room:
             await self._await_progress()
 
     async def flush(self, deadline_s: float) -> bool:
