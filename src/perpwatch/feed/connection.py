@@ -459,7 +459,7 @@ class Connection:
                 async with self._turns:
                     self._take(session, frames[start : start + FRAMES_PER_TURN], received_ns)
             self._is_taking = False
-            if session.pending or session.has_replies:
+            if session.has_words:
                 self._send(session, socket)
 
     def _take_at_once(self, session: Session, socket: Socket) -> None:
@@ -470,7 +470,7 @@ class Connection:
         self._turns.spend(len(frames))
         try:
             self._take(session, frames, self._clock.time_ns())
-            if session.pending or session.has_replies:
+            if session.has_words:
                 self._send(session, socket)
         except Exception as error:
             self._restart = error

@@ -156,9 +156,9 @@ class Session:
         return awaited + sum(wanted for _, wanted in self._queue)
 
     @property
-    def has_replies(self) -> bool:
-        """Something must be said at once."""
-        return bool(self._replies)
+    def has_words(self) -> bool:
+        """Something is to be said, at once or as soon as the limits allow."""
+        return bool(self._replies or self._queue)
 
     # --- Receiving --------------------------------------------------------------------------------------------------
 
