@@ -12,8 +12,6 @@ from perpwatch.model import Batch
 DEFAULT_EVENTS = 200_000
 #: A candle of a history keeps the reader busy for as long as so many events, and they come a thousand at a time.
 EVENTS_PER_CANDLE = 20
-#: Frames digested from within their reads before the rest of the loop has its turn: some five milliseconds.
-MAX_AT_ONCE = 2_000
 
 
 class Turns:
@@ -22,30 +20,19 @@ class Turns:
     A read goes from its bytes to its end before the next one is decoded: otherwise all connections decode first, and
     the reader finds none of it in the processor's cache; a flood over nine of them costs half as much again.
 
-    While nothing waits anywhere (:attr:`is_free`) a source digests a read from within it, and :meth:`spend` counts it.
-    Else it uses this as ``async with`` around decoding and putting, and the next source has its turn when the reader
-    has been woken by the put, and so has usually digested it.
+    While nothing waits anywhere (:attr:`is_free`) a source digests a read from within it. Else it uses this as ``async
+    with`` around decoding and putting, and the next source has its turn when the reader has been woken by the put, and
+    so has usually digested it.
     """
 
     def __init__(self, outbox: Outbox | None = None) -> None:
         self._outbox = outbox
         self._lock = asyncio.Lock()
-        self._spent = 0
 
     @property
     def is_free(self) -> bool:
         """Nobody has a turn, and what is put now is digested at once."""
-        outbox = self._outbox
-        return not self._lock.locked() and self._spent < MAX_AT_ONCE and (outbox is None or outbox.is_idle)
-
-    def spend(self, frames: int) -> None:
-        """So many frames were digested from within a read; after too many :attr:`is_free` is false for a moment."""
-        if not self._spent:
-            asyncio.get_running_loop().call_soon(self._renew)
-        self._spent += frames
-
-    def _renew(self) -> None:
-        self._spent = 0
+        return not self._lock.locked() and (self._outbox is None or self._outbox.is_idle)
 
     async def __aenter__(self) -> None:
         await self._lock.acquire()

@@ -825,7 +825,10 @@ class CandleBook:
         minute = self._final(series, series.running, _OPEN, _STREAMED)
         if timeframe is _MIN1:
             return minute
-        bucket = self._ended(series, timeframe).copy()
+        bucket, settling = self._ended(series, timeframe)
+        bucket = bucket.copy()
+        for ended in settling:
+            bucket.add(self._final(series, ended, Finality.SUCCESSOR, Trust.STREAMED))
         bucket.add(minute)
         return bucket.candle()
 
@@ -841,21 +844,27 @@ class CandleBook:
 
     def ended_turnover(self, series: Series, timeframe: Timeframe) -> float:
         """Turnover of the ended minutes in the bucket of ``timeframe`` that the running minute belongs to."""
-        return 0.0 if timeframe is _MIN1 else self._ended(series, timeframe).turnover
+        if timeframe is _MIN1:
+            return 0.0
+        bucket, settling = self._ended(series, timeframe)
+        turnover = bucket.turnover
+        for ended in settling:
+            turnover += series.contract.turnover(ended.contracts, ended.amount)
+        return turnover
 
-    def _ended(self, series: Series, timeframe: Timeframe) -> _Bucket:
-        """The ended minutes, closed or not, of the bucket that the running one belongs to; not to be added to."""
+    def _ended(self, series: Series, timeframe: Timeframe) -> tuple[_Bucket, list[RunningCandle]]:
+        """The ended minutes of the bucket that the running one belongs to.
+
+        Returns:
+            Those that are closed, not to be added to, and those that are not.
+        """
         open_time_ms = series.running_open_s * 1_000
         start_ms = open_time_ms - open_time_ms % timeframe.milliseconds
         bucket = self._bucket(series, _PLACES[timeframe], start_ms, open_time_ms)
-        settling = [
-            ended for ended, _ in series.settling if ended.open_time_s * 1_000 >= max(start_ms, series.next_minute_ms)
-        ]
-        if settling:
-            bucket = bucket.copy()
-            for ended in settling:
-                bucket.add(self._final(series, ended, Finality.SUCCESSOR, Trust.STREAMED))
-        return bucket
+        if not series.settling:
+            return bucket, []
+        first_ms = max(start_ms, series.next_minute_ms)
+        return bucket, [ended for ended, _ in series.settling if ended.open_time_s * 1_000 >= first_ms]
 
     # --- Small things -----------------------------------------------------------------------------------------------
 
