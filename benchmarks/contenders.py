@@ -34,7 +34,7 @@ from perpwatch.app.health import watch_over
 from perpwatch.app.kept import kept
 from perpwatch.app.memory import tended
 from perpwatch.app.watch_cli import pages_of
-from perpwatch.feed.connection import READ_BYTES, SystemClock, dial_with
+from perpwatch.feed.connection import HELD_BYTES, READ_BYTES, SystemClock, dial_with
 from perpwatch.feed.rest import http_over_network
 from perpwatch.model import Batch, Timeframe
 
@@ -170,6 +170,10 @@ class _Counting(picows.WSListener):
     def __init__(self, watch: Stopwatch, decode: Callable[[bytes], object] | None) -> None:
         self._watch = watch
         self._decode = decode
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        line = transport.underlying_transport.get_extra_info("socket")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HELD_BYTES)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         payload = frame.get_payload_as_bytes()

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from perpwatch.errors import ConnectionFailed, ConnectionLost
 from perpwatch.exchanges.mexc.limits import LIMITS
 from perpwatch.feed.budget import Budget
-from perpwatch.feed.connection import Connection, Retries, State, SystemClock, dial_with, retry_after
+from perpwatch.feed.connection import FRAMES_AT_ONCE, Connection, Retries, State, SystemClock, dial_with, retry_after
 from perpwatch.feed.outbox import Outbox, Turns
 from perpwatch.feed.ports import Socket
 from perpwatch.model import Batch, CandleUpdate, Event, Gap, StreamUp
@@ -215,6 +215,26 @@ async def test_a_read_can_be_taken_from_within_it_and_what_is_left_is_received()
         go.set()
         assert await receiving == [b"two"]
         assert taken == [b"one"]
+        await ws.close()
+
+
+async def test_a_rush_is_digested_bit_by_bit_and_in_order() -> None:
+    frames = [b"%-300d" % number for number in range(20_000)]
+
+    async def send(ws: web.WebSocketResponse) -> None:
+        writer = ws._writer
+        assert writer is not None
+        writer.transport.write(b"".join(b"\x81\x7e" + len(one).to_bytes(2, "big") + one for one in frames))
+        await stay(ws)
+
+    async with serving(send) as server:
+        ws, taken = await dial_with()(server.url), list[list[bytes]]()
+        received = await ws.receive()  # what came before anybody listened
+        ws.on_read = lambda: taken.append(ws.take())
+        while len(received) + sum(map(len, taken)) < len(frames):
+            await asyncio.sleep(0.01)
+        assert received + [frame for some in taken for frame in some] == frames
+        assert max(map(len, taken)) <= FRAMES_AT_ONCE
         await ws.close()
 
 

@@ -246,20 +246,23 @@ class Outcomes:
         before = market.close if candle.open_time_ms == market.end_ms else candle.open
         if before > 0.0:
             market.returns.append(abs(candle.close / before - 1.0))
-            del market.returns[: -self.HOUR]
+            if len(market.returns) > self.HOUR:
+                del market.returns[0]
         end_ms = candle.close_time_ms
         market.end_ms, market.close = end_ms, candle.close
-        done = [watch for watch in market.watched if watch.see(candle, end_ms)]
-        outcomes = []
-        if done:
+        outcomes: list[Outcome] = []
+        if market.watched and (done := [watch for watch in market.watched if watch.see(candle, end_ms)]):
             market.watched = [watch for watch in market.watched if len(watch.ends) < len(HORIZONS)]
             for watch in done:
                 if watch.alert is None:
                     market.moments.add(watch.past, self.KEPT_MOMENTS)
             outcomes = [self._outcome(candle.symbol, market, watch) for watch in done if watch.alert is not None]
         # The hour after an alert is no random moment.
-        is_free = end_ms - market.alerted_ms >= self.HOUR * MINUTE_MS
-        if is_free and len(market.returns) >= self.HOUR and self._is_random(market, end_ms):
+        if (
+            self._is_random(market, end_ms)
+            and len(market.returns) >= self.HOUR
+            and end_ms - market.alerted_ms >= self.HOUR * MINUTE_MS
+        ):
             close = candle.close
             market.watched.append(_Watch(end_ms, close, market.volatility, end_ms, close, close, close, end_ms))
         return outcomes

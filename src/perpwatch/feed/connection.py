@@ -45,12 +45,12 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 #: Frames handled before other tasks of the loop get their turn. With what they are decoded into they fit into the cache
 #: of a core; with twice as many each costs 7 % more.
 FRAMES_PER_TURN = 1_000
-#: Frames of a read that are digested together from within it: they and what becomes of them stay in the cache of a core.
+#: Frames of a read that are digested together from within it: with what becomes of them they stay in the cache.
 FRAMES_AT_ONCE = 250
-#: What the system may hold for each socket: enough for a megabyte a second over a line of 200 ms, and so much that a read
-#: never keeps the loop for long.
-RECEIVE_BYTES = 208 * 1024
-#: Read at once off a socket: a burst is then a few wake-ups of ours and not hundreds.
+#: What the system may hold for a socket: enough for a megabyte a second over a line of 200 ms, and no more than a read
+#: can bring without keeping the loop for long. It uses twice as much, its own records included.
+HELD_BYTES = 208 * 1024
+#: The library's buffer has room for all of it; one that is filled would grow, and never shrink.
 READ_BYTES = 512 * 1024
 USER_AGENT = "perpwatch"
 #: The longest wait that a server can ask for.
@@ -171,7 +171,7 @@ class _Listener(picows.WSListener):
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
         line = transport.underlying_transport.get_extra_info("socket")
-        line.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BYTES)
+        line.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, HELD_BYTES)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         payload = frame.get_payload_as_bytes()

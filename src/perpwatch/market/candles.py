@@ -202,32 +202,41 @@ class _Bucket:
         self._real_close: float | None = None
 
     def add(self, minute: Candle) -> None:
-        if self._first is None:
-            self._first = minute
-        self.last = minute
-        self._count += 1
-        self._missing += minute.missing_minutes
-        rank = _RANK[minute.trust]
-        if rank > self._rank:
-            self._rank = rank
-        if minute.high > self._high:
-            self._high = minute.high
-        if minute.low < self._low:
-            self._low = minute.low
+        self.add_to((self,), minute)
+
+    @staticmethod
+    def add_to(buckets: Iterable[_Bucket], minute: Candle) -> None:
+        """Add a minute to several buckets; its figures are looked up once."""
+        missing, rank, high, low = minute.missing_minutes, _RANK[minute.trust], minute.high, minute.low
+        for bucket in buckets:
+            if bucket._first is None:
+                bucket._first = minute
+            bucket.last = minute
+            bucket._count += 1
+            bucket._missing += missing
+            if rank > bucket._rank:
+                bucket._rank = rank
+            if high > bucket._high:
+                bucket._high = high
+            if low < bucket._low:
+                bucket._low = low
         if minute.is_synthetic:
             return
-        self._is_traded = True
-        self._contracts += minute.contracts
-        self._base_volume += minute.base_volume
-        self.turnover += minute.turnover
-        if self._real_open is None:
-            self._real_open = minute.real_open
-        if minute.real_high is not None and (self._real_high is None or minute.real_high > self._real_high):
-            self._real_high = minute.real_high
-        if minute.real_low is not None and (self._real_low is None or minute.real_low < self._real_low):
-            self._real_low = minute.real_low
-        if minute.real_close is not None:
-            self._real_close = minute.real_close
+        contracts, base_volume, turnover = minute.contracts, minute.base_volume, minute.turnover
+        real_high, real_low, real_close = minute.real_high, minute.real_low, minute.real_close
+        for bucket in buckets:
+            bucket._is_traded = True
+            bucket._contracts += contracts
+            bucket._base_volume += base_volume
+            bucket.turnover += turnover
+            if bucket._real_open is None:
+                bucket._real_open = minute.real_open
+            if real_high is not None and (bucket._real_high is None or real_high > bucket._real_high):
+                bucket._real_high = real_high
+            if real_low is not None and (bucket._real_low is None or real_low < bucket._real_low):
+                bucket._real_low = real_low
+            if real_close is not None:
+                bucket._real_close = real_close
 
     def candle(self) -> Candle:
         """What the minutes make together; there must be one."""
@@ -704,18 +713,22 @@ class CandleBook:
         open_time_ms = minute.open_time_ms
         ended_ms = max(series.next_minute_ms, open_time_ms + MINUTE_MS)
         kept_from_ms = _kept_from_ms(series)
+        growing, ending = [], []
         for place, (timeframe, length) in enumerate(_LONGER):
             start_ms = open_time_ms - open_time_ms % length
             bucket = series.buckets[place]
             if bucket.start_ms == start_ms:
-                bucket.add(minute)
+                growing.append(bucket)
             elif open_time_ms == start_ms:
                 bucket = series.buckets[place] = _Bucket(timeframe, start_ms)
-                bucket.add(minute)
+                growing.append(bucket)
             else:
                 bucket = series.buckets[place] = self._bucket(series, place, start_ms, start_ms + length)
             if start_ms + length <= ended_ms and start_ms >= kept_from_ms:
-                outcome.closed.append(bucket.candle())
+                ending.append(bucket)
+        _Bucket.add_to(growing, minute)
+        for bucket in ending:
+            outcome.closed.append(bucket.candle())
 
     def _roll_up_ending_with(self, series: Series, open_time_ms: int, outcome: Outcome) -> None:
         end_ms = open_time_ms + MINUTE_MS
