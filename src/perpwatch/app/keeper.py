@@ -212,7 +212,7 @@ class Keeper:
             elif is_known(candle.symbol, candle.open_time_ms) is not Trust.UNKNOWN:
                 records.append(candle)
                 self._mark(candle.symbol, candle.open_time_ms, TRUST_CODES[candle.trust], touched)
-        if self._is_history_kept:
+        if self._is_history_kept and batch.source == "rest":
             for history in batch.histories():
                 self._note_history(history, batch.watermark_ms - REST_SETTLE_MS, records, touched)
         for event in step.events:
