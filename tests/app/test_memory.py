@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ import pytest
 from perpwatch.app.config import Config
 from perpwatch.app.demo import DemoOptions, demo_bot, serve_exchange
 from perpwatch.app.memory import give_back, pauses_told, tended
+
+
+class _Circle:
+    def __init__(self) -> None:
+        self.itself = self
 
 
 def rss_mb() -> float:
@@ -37,12 +43,17 @@ async def test_the_collector_leaves_alone_what_a_warm_watch_holds_and_is_as_befo
         demo_bot(Config(), server, lambda batch, step: None) as (bot, _),
     ):
         async with tended(bot):
-            assert gc.get_freeze_count() == 0
+            libraries = gc.get_freeze_count()
+            assert libraries > 0
             running = asyncio.create_task(bot.run())
+            circle = _Circle()
+            gone = weakref.ref(circle)
+            del circle
             async with asyncio.timeout(30.0):
-                while not gc.get_freeze_count():
+                while gc.get_freeze_count() <= libraries:
                     await asyncio.sleep(0.1)
             assert len(bot.engine.warm) == 5
+            assert gone() is None, "garbage is not set aside"
         assert gc.get_freeze_count() == 0
         assert gc.get_threshold() == before
         bot.stop()

@@ -49,6 +49,8 @@ async def tended(bot: Bot) -> AsyncIterator[None]:
     """Look after the memory of the process while this is entered. It belongs to programs, not to libraries."""
     before = gc.get_threshold()
     gc.set_threshold(YOUNG, *before[1:])
+    # Libraries stay, so that the collector needs to walk only through what comes after them.
+    _set_aside()
     tending = asyncio.create_task(_tend(bot))
     try:
         yield
@@ -61,10 +63,16 @@ async def tended(bot: Bot) -> AsyncIterator[None]:
 async def _tend(bot: Bot) -> None:
     while not _is_warm(bot):  # noqa: ASYNC110 - nobody says when the last history is learned
         await asyncio.sleep(LOOK_EVERY_S)
-    gc.freeze()
+    _set_aside()
     while True:
         await asyncio.to_thread(give_back)
         await asyncio.sleep(GIVE_BACK_EVERY_S)
+
+
+def _set_aside() -> None:
+    """The collector looks no more at what is there now."""
+    gc.collect()  # garbage that is set aside would be kept for ever
+    gc.freeze()
 
 
 def _is_warm(bot: Bot) -> bool:

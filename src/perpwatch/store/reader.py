@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from perpwatch.model import Candle, Contract, Reason, Signal, Timeframe
 from perpwatch.store import schema
@@ -16,6 +16,17 @@ from perpwatch.store.records import HOUR_MS, Alerted, AlertOutcome, Delivery, De
 
 #: Open times looked up in one statement.
 TIMES_PER_STATEMENT = 1_000
+#: Made once, because each list of values that is put into a statement leaves a circle behind, which lives with all its
+#: values until the collector finds it; and a start asks for twenty windows of a thousand symbols.
+_OF_SYMBOL = (
+    select(schema.candles)
+    .where(
+        schema.candles.c.timeframe == bindparam("timeframe"),
+        schema.candles.c.open_time_ms.in_(bindparam("times", expanding=True)),
+        schema.candles.c.symbol == bindparam("symbol"),
+    )
+    .order_by(schema.candles.c.open_time_ms)
+)
 
 _REASONS = msgspec.json.Decoder(tuple[Reason, ...])
 _CONTRACT = msgspec.json.Decoder(Contract)
@@ -228,17 +239,19 @@ def _oldest_ms(connection: Connection, timeframe: Timeframe) -> int | None:
 
 
 def _of_symbol(connection: Connection, symbol: str, timeframe: Timeframe, start_ms: int, end_ms: int) -> list[Candle]:
-    of_symbol = schema.candles.c.symbol == symbol
     if timeframe.minutes > Timeframe.Day1.minutes:
         # Weeks and months begin when the exchange says; there are few.
-        return _select(connection, timeframe, schema.candles.c.open_time_ms.between(start_ms, end_ms - 1), of_symbol)
+        candles = schema.candles.c
+        window = candles.open_time_ms.between(start_ms, end_ms - 1)
+        return _select(connection, timeframe, window, candles.symbol == symbol)
     # The key puts symbols side by side, so each candle is looked up by its whole key: a window would read the market.
     length = timeframe.milliseconds
     times = range(-(-start_ms // length) * length, end_ms, length)
     found: list[Candle] = []
     for first in range(0, len(times), TIMES_PER_STATEMENT):
-        some = schema.candles.c.open_time_ms.in_(times[first : first + TIMES_PER_STATEMENT])
-        found += _select(connection, timeframe, some, of_symbol)
+        some = list(times[first : first + TIMES_PER_STATEMENT])
+        known = {"timeframe": _code(timeframe), "times": some, "symbol": symbol}
+        found += _candles(connection.execute(_OF_SYMBOL, known).all())
     return found
 
 
