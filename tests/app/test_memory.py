@@ -36,6 +36,23 @@ def test_free_memory_goes_back_to_the_system() -> None:
     del last
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library gives memory back by itself")
+async def test_what_is_large_goes_back_by_itself_while_a_bot_is_tended() -> None:
+    async with (
+        serve_exchange(DemoOptions(pairs=1)) as server,
+        demo_bot(Config(), server, lambda batch, step: None) as (bot, _),
+        tended(bot),
+    ):
+        bytes(30_000_000)  # larger than all that follow: from now on the C library would keep those in its heap
+        borrowed, kept = [], []
+        for _ in range(500):
+            borrowed.append(b"x" * 100_000)
+            kept.append(b"x" * 2_000)  # among them, so that the heap has no end to cut off
+        before_mb = rss_mb()
+        borrowed.clear()
+        assert rss_mb() < before_mb - 40.0
+
+
 async def test_the_collector_leaves_alone_what_a_warm_watch_holds_and_is_as_before_afterwards() -> None:
     before = gc.get_threshold()
     async with (

@@ -101,7 +101,7 @@ def checkpoint(database: Database) -> None:
     if database.is_sqlite:
         with database.outside_transaction() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            # A connection keeps up to 8 MB of pages, which the next minute, written behind them, does not ask for.
+            # A connection keeps up to 1 MB of pages, which the next minute, written behind them, does not ask for.
             connection.exec_driver_sql("PRAGMA shrink_memory")
 
 
