@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import msgspec
@@ -77,6 +78,20 @@ async def test_the_newest_candles_reach_over_holes(database: Database) -> None:
     assert [(one.open_time_ms - T0) // MINUTE_MS for one in newest] == minutes[-12:]
     assert len(reader.newest_candles("BTC_USDT", Timeframe.Min1, 500)) == 15
     assert reader.newest_candles("XRP_USDT", Timeframe.Min1, 5) == []
+
+
+async def test_a_look_at_a_symbol_leaves_no_garbage(database: Database) -> None:
+    await write(database, *(candle(minute=minute) for minute in range(60)))
+    reader = Reader(database)
+    reader.candles("BTC_USDT", Timeframe.Min1, T0, at(60))  # what is made once
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            assert len(reader.candles("BTC_USDT", Timeframe.Min1, T0, at(60))) == 60
+        assert gc.collect() == 0, "a start looks twenty times for each of a thousand symbols"
+    finally:
+        gc.enable()
 
 
 async def test_the_last_candle_of_each_symbol_is_found_although_some_are_behind(database: Database) -> None:
