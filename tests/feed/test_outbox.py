@@ -170,17 +170,20 @@ async def test_what_is_put_while_a_batch_is_digested_at_once_comes_behind_it() -
 
 
 async def test_what_goes_wrong_at_once_reaches_the_reader() -> None:
-    outbox = Outbox()
+    outbox, digested = Outbox(), list[int]()
 
     def digest(one: Batch) -> bool:
+        digested.append(one.received_time_ns)
         raise ZeroDivisionError(f"batch {one.received_time_ns}")
 
     outbox.at_once = digest
     reading = asyncio.create_task(outbox.take())
     await asyncio.sleep(0)
     outbox.put(batch(7))
+    outbox.put(batch(8))
     with pytest.raises(ZeroDivisionError, match="batch 7"):
         await reading
+    assert digested == [7]
 
 
 async def test_whoever_has_a_turn_keeps_others_from_digesting_at_once() -> None:

@@ -68,7 +68,7 @@ class Outbox:
     @property
     def is_idle(self) -> bool:
         """The reader waits, and nothing waits for it."""
-        return self._is_awaited and not self._batches
+        return self._is_awaited and not self._batches and self._error is None
 
     def put(self, batch: Batch) -> None:
         """Hand over a batch, in order, however full the outbox is; after :meth:`close` it is discarded."""
@@ -99,11 +99,9 @@ class Outbox:
         """Everything that waits, at least one batch; an empty list when closed and drained.
 
         Raises:
-            Exception: whatever :attr:`at_once` has raised.
+            Exception: whatever :attr:`at_once` has raised; nothing is given any more.
         """
         while not self._batches:
-            if self._error is not None:
-                raise self._error
             if self._is_closed:
                 return []
             self._filled.clear()
@@ -112,6 +110,8 @@ class Outbox:
                 await self._filled.wait()
             finally:
                 self._is_awaited = False
+            if self._error is not None:
+                raise self._error
         batches = list(self._batches)
         self._batches.clear()
         self.waiting_events = 0
