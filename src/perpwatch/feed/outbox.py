@@ -101,7 +101,7 @@ class Outbox:
         Raises:
             Exception: whatever :attr:`at_once` has raised; nothing is given any more.
         """
-        while not self._batches:
+        while not self._batches and self._error is None:
             if self._is_closed:
                 return []
             self._filled.clear()
@@ -110,8 +110,8 @@ class Outbox:
                 await self._filled.wait()
             finally:
                 self._is_awaited = False
-            if self._error is not None:
-                raise self._error
+        if self._error is not None:
+            raise self._error
         batches = list(self._batches)
         self._batches.clear()
         self.waiting_events = 0
