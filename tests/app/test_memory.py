@@ -6,6 +6,8 @@ import asyncio
 import ctypes
 import gc
 import re
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -37,20 +39,10 @@ def test_free_memory_goes_back_to_the_system() -> None:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library gives memory back by itself")
-async def test_what_is_large_goes_back_by_itself_while_a_bot_is_tended() -> None:
-    async with (
-        serve_exchange(DemoOptions(pairs=1)) as server,
-        demo_bot(Config(), server, lambda batch, step: None) as (bot, _),
-        tended(bot),
-    ):
-        bytes(30_000_000)  # larger than all that follow: from now on the C library would keep those in its heap
-        borrowed, kept = [], []
-        for _ in range(500):
-            borrowed.append(b"x" * 100_000)
-            kept.append(b"x" * 2_000)  # among them, so that the heap has no end to cut off
-        before_mb = rss_mb()
-        borrowed.clear()
-        assert rss_mb() < before_mb - 40.0
+def test_what_is_large_goes_back_by_itself_while_a_bot_is_tended() -> None:
+    # A process of its own: one that has run other tests has free places for all of it in its heap.
+    process = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=30)
+    assert float(process.stdout) > 40.0, process.stderr
 
 
 async def test_the_collector_leaves_alone_what_a_warm_watch_holds_and_is_as_before_afterwards() -> None:
@@ -87,3 +79,24 @@ def test_pauses_of_the_collector_are_told_as_long_as_somebody_asks() -> None:
     assert told == len(pauses_s) >= 1
     assert all(0.0 <= pause_s < 60.0 for pause_s in pauses_s)
     assert gc.callbacks == callbacks
+
+
+async def gone_back_mb() -> float:
+    """How much of 50 MB, borrowed in large pieces, goes back by itself."""
+    async with (
+        serve_exchange(DemoOptions(pairs=1)) as server,
+        demo_bot(Config(), server, lambda batch, step: None) as (bot, _),
+        tended(bot),
+    ):
+        bytes(30_000_000)  # larger than all that follow: from now on the C library would keep those in its heap
+        borrowed, kept = [], []
+        for _ in range(500):
+            borrowed.append(b"x" * 100_000)
+            kept.append(b"x" * 2_000)  # among them, so that the heap has no end to cut off
+        before_mb = rss_mb()
+        borrowed.clear()
+        return before_mb - rss_mb()
+
+
+if __name__ == "__main__":
+    print(asyncio.run(gone_back_mb()))

@@ -43,9 +43,10 @@ def test_fifty_kills_lose_nothing_that_was_acknowledged(url: str) -> None:
 
 
 def test_kills_during_the_first_opening_leave_nothing_half_made(url: str) -> None:
+    acknowledged = -1
     with Victims() as victims:
         for moment_ms in (5, 10, 20, 30, 40, 60, 80, 120):
-            victims.kill(url, 0, moment_ms / 1_000)
+            acknowledged = max(acknowledged, victims.kill(url, acknowledged + 1, moment_ms / 1_000))
     database = Database.open(url)
     assert check(database).is_clean
     database.close()
