@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import WSMsgType, web
-from feed_frames import ADAPTER, T0, ack, candles, kline, pong
+from feed_frames import ADAPTER, T0, ack, candles, kline, pong, refusal
 from msgspec.structs import replace
 
 from perpwatch.errors import ConnectionFailed, ConnectionLost
@@ -429,6 +429,45 @@ async def test_a_connection_can_be_told_to_begin_anew_and_to_carry_more() -> Non
         assert [(gap.stream, gap.reason) for gap in gaps] == [(A, "tired"), (B, "tired")]
         life.connection.unsubscribe([A])
         assert list(life.connection.wanted) == [B]
+
+
+async def events_of_last_words(*behind: bytes, tail: bytes = b"") -> list[Event]:
+    """What a connection tells of a server that announces its end and says more in the same breath."""
+    said = [refusal("will close the channel", T0 + 200), *behind]
+    go = asyncio.Event()
+
+    async def push(ws: web.WebSocketResponse) -> None:
+        async for message in ws:
+            if "sub.kline" in message.data:
+                await ws.send_str(ack("kline", T0).decode())
+                await ws.send_str(kline("A_USDT", T0 + 100).decode())
+                await go.wait()
+                writer = ws._writer
+                assert writer is not None
+                heads = [
+                    bytes((0x81, len(one))) if len(one) < 126 else b"\x81\x7e" + len(one).to_bytes(2, "big")
+                    for one in said
+                ]
+                writer.transport.write(b"".join(map(b"".join, zip(heads, said, strict=True))) + tail)
+                await stay(ws)
+
+    async with serving(push) as server, Life(server.url, retries=Retries(first_s=9.0)) as life:
+        await life.until(CandleUpdate)
+        go.set()
+        await life.until(Gap)
+    return life.events
+
+
+async def test_last_words_are_the_reason_although_the_line_ends_in_the_same_read() -> None:
+    events = await events_of_last_words(tail=b"\x88\x02\x03\xe9")
+    assert [event.reason for event in events if isinstance(event, Gap)] == ["will close the channel"]
+
+
+async def test_nothing_behind_last_words_is_taken_so_that_the_gap_begins_before_them() -> None:
+    behind = [pong(T0 + 300)] * (FRAMES_AT_ONCE - 1) + [kline("A_USDT", T0 + 9_000)] * 9
+    events = await events_of_last_words(*behind)
+    assert [event.start_time_ms for event in events if isinstance(event, Gap)] == [T0 + 100]
+    assert sum(isinstance(event, CandleUpdate) for event in events) == 1
 
 
 async def test_attempts_can_be_limited() -> None:

@@ -458,6 +458,8 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if self._restart is not None:
+            raise self._restart  # before what came of it: a server's last words before the end of the line
         for task in tasks:
             if not task.cancelled():
                 task.result()
@@ -465,6 +467,8 @@ class Connection:
     async def _read(self, session: Session, socket: Socket) -> None:
         while True:
             frames = await socket.receive()
+            if self._restart is not None:
+                return  # what is taken behind a failure would put the gap behind what was lost with it
             received_ns = self._clock.time_ns()
             self._is_taking = True
             for start in range(0, len(frames), FRAMES_PER_TURN):
