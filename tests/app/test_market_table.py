@@ -71,6 +71,28 @@ def test_the_change_of_open_interest_is_known_although_nobody_looked() -> None:
     assert sum(bool(change) for change in seen[0]) > 10
 
 
+def test_a_contract_that_comes_back_is_not_compared_with_what_it_was_before_although_nobody_looked() -> None:
+    seen: list[list[float | None]] = []
+
+    async def look(monitor: Monitor) -> None:
+        bot = monitor.metrics.bot
+        looked_at, left = MarketTable(bot), MarketTable(bot)
+        everything = list(bot.watched)
+        for second in range(400):
+            if second in (200, 300):
+                bot.watch(everything[::2] if second == 200 else everything)
+            looked_at.update()
+            left.remember()
+            await asyncio.sleep(1)
+        looked_at.update()
+        left.update()
+        seen.extend([row.open_interest_change for row in table.rows.values()] for table in (looked_at, left))
+
+    run_watched(8.0, contracts=15, visitor=look)
+    assert len(seen[0]) == 15
+    assert seen[0] == seen[1]
+
+
 def test_by_rest_a_minute_that_was_not_read_yet_is_not_taken_for_one_without_trades() -> None:
     seen = []
 

@@ -103,6 +103,8 @@ class MarketTable:
         engine = self._bot.engine
         opened_ms = engine.now_ms - engine.now_ms % MINUTE_MS
         if opened_ms != self._remembered_ms:
+            for symbol in self._past.keys() - engine.book.series.keys():
+                del self._past[symbol]
             for symbol in engine.book.series:
                 open_interest = engine.open_interest(symbol)
                 if open_interest:
