@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from watched_bots import SETTINGS, run_watched
 
 from perpwatch.app import api_market
 from perpwatch.app.api_market import MarketTable
+from perpwatch.app.bot import Bot
 from perpwatch.app.health import Monitor
 from perpwatch.app.slices import at_once
 from perpwatch.model import MINUTE_MS
@@ -53,34 +55,15 @@ def test_after_a_pause_no_row_waits_for_what_is_usual(monkeypatch: pytest.Monkey
     assert known == [3, 15]
 
 
-def test_the_change_of_open_interest_is_known_although_nobody_looked() -> None:
-    seen: list[list[float | None]] = []
-
-    async def look(monitor: Monitor) -> None:
-        looked_at, left = MarketTable(monitor.metrics.bot), MarketTable(monitor.metrics.bot)
-        for _ in range(400):
-            looked_at.update()
-            left.remember()
-            await asyncio.sleep(1)
-        looked_at.update()
-        left.update()
-        seen.extend([row.open_interest_change for row in table.rows.values()] for table in (looked_at, left))
-
-    run_watched(8.0, contracts=15, visitor=look)
-    assert seen[0] == seen[1]
-    assert sum(bool(change) for change in seen[0]) > 10
-
-
-def test_a_contract_that_comes_back_is_not_compared_with_what_it_was_before_although_nobody_looked() -> None:
+def changes_of_open_interest(meanwhile: Callable[[Bot, int], None]) -> list[list[float | None]]:
+    """As a table tells them that was looked at each second, and one that nobody looked at until the end."""
     seen: list[list[float | None]] = []
 
     async def look(monitor: Monitor) -> None:
         bot = monitor.metrics.bot
         looked_at, left = MarketTable(bot), MarketTable(bot)
-        everything = list(bot.watched)
         for second in range(400):
-            if second in (200, 300):
-                bot.watch(everything[::2] if second == 200 else everything)
+            meanwhile(bot, second)
             looked_at.update()
             left.remember()
             await asyncio.sleep(1)
@@ -89,8 +72,28 @@ def test_a_contract_that_comes_back_is_not_compared_with_what_it_was_before_alth
         seen.extend([row.open_interest_change for row in table.rows.values()] for table in (looked_at, left))
 
     run_watched(8.0, contracts=15, visitor=look)
-    assert len(seen[0]) == 15
-    assert seen[0] == seen[1]
+    return seen
+
+
+def test_the_change_of_open_interest_is_known_although_nobody_looked() -> None:
+    looked_at, left = changes_of_open_interest(lambda bot, second: None)
+    assert looked_at == left
+    assert sum(bool(change) for change in looked_at) > 10
+
+
+def test_a_contract_that_comes_back_is_not_compared_with_what_it_was_before_although_nobody_looked() -> None:
+    everything: list[str] = []
+
+    def leave_and_come_back(bot: Bot, second: int) -> None:
+        if second == 200:
+            everything[:] = bot.watched
+            bot.watch(everything[::2])
+        elif second == 300:
+            bot.watch(everything)
+
+    looked_at, left = changes_of_open_interest(leave_and_come_back)
+    assert len(looked_at) == 15
+    assert looked_at == left
 
 
 def test_by_rest_a_minute_that_was_not_read_yet_is_not_taken_for_one_without_trades() -> None:
