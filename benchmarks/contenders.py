@@ -40,6 +40,8 @@ from perpwatch.model import Batch, Timeframe
 
 #: As many streams as perpwatch puts on a connection.
 A_CONNECTION = 95
+#: All histories are stored within this time.
+STORED_WITHIN_S = 300.0
 #: Work of the writer's thread after the last frame counts for so long.
 SETTLE_S = 0.5
 
@@ -276,7 +278,7 @@ async def perpwatch(port: int, symbols: list[str]) -> None:
         async with http_over_network() as get:
             bot = Bot(config, adapter, dial_with(), get, SystemClock(), random.Random(1).random, on_step)
             async with (
-                kept(bot, config.store, None),
+                kept(bot, config.store, None) as keeper,
                 watch_over(bot, config.health, get) as monitor,
                 pages_of(bot, monitor, config, "flood") as address,
                 tended(bot),
@@ -286,7 +288,11 @@ async def perpwatch(port: int, symbols: list[str]) -> None:
                     if running.done():
                         running.result()
                     await asyncio.sleep(0.1)
-                await asyncio.sleep(2.0)  # what was read is stored
+                # What was read is stored before the first flood, which would pay for it.
+                assert keeper is not None
+                keeper.finish()
+                assert await keeper.writer.flush(STORED_WITHIN_S)
+                await asyncio.sleep(2.0)
                 watch.extra = lambda: {
                     "pushes": bot.engine.book.counters.pushes,
                     "signals": bot.engine.signals,
