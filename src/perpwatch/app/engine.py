@@ -390,7 +390,7 @@ class Engine:
             ticker,
             best_bid=details.best_bid if ticker.best_bid is None else ticker.best_bid,
             best_ask=details.best_ask if ticker.best_ask is None else ticker.best_ask,
-            open_interest=details.open_interest if ticker.open_interest is None else ticker.open_interest,
+            open_interest=self.open_interest(symbol),
             funding_rate=details.funding_rate if ticker.funding_rate is None else ticker.funding_rate,
         )
 

@@ -435,9 +435,11 @@ class Connection:
         self.confirmed_at_end, self.pending_at_end = len(session.confirmed), session.pending
         self.sessions_ended += 1
         gaps = session.end(reason)
-        if gaps:
-            self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, gaps))
-        await socket.close()
+        try:
+            if gaps:
+                self._sink(Batch(self.source, self._clock.time_ns(), session.watermark_ms, gaps))
+        finally:
+            await socket.close()
 
     async def _drive(self, session: Session, socket: Socket) -> None:
         """Read and keep time until one of the two fails.

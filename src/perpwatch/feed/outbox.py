@@ -31,7 +31,7 @@ class Turns:
 
     @property
     def is_free(self) -> bool:
-        """Nobody has a turn, and what is put now is digested at once."""
+        """Nobody has a turn, and whoever reads waits for what is put."""
         return not self._lock.locked() and (self._outbox is None or self._outbox.is_idle)
 
     async def __aenter__(self) -> None:
